@@ -1,0 +1,285 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * libuoa: the client's address of each UDP datagram behind a UOA balancer.
+ *
+ * Words: `client` is who the traffic came from, `peer` is who physically sent
+ * the datagram and whom to answer, `trust` is the set of prefixes whose claims
+ * are believed. Functions return 0 or a count, or a negative errno. Objects are
+ * opaque and belong to the caller, who frees them; there is no global state.
+ * A resolver may be used by several threads at once, a receiver and a sender by
+ * one at a time (-EBUSY otherwise).
+ *
+ * Addresses are 16 bytes in network order, IPv4 as ::ffff:a.b.c.d; ports are in
+ * host order; times are CLOCK_MONOTONIC nanoseconds.
+ */
+#ifndef UOA_UOA_H
+#define UOA_UOA_H
+
+#include <stddef.h>
+#include <stdint.h>
+
+#include "wire.h" /* dialects, reasons, rules, struct uoa_claim */
+
+#ifdef __cplusplus
+extern "C" {
+#endif
+
+#define UOA_API __attribute__((visibility("default")))
+
+/* An address and port. `scope` is the interface of a link-local IPv6 address,
+ * 0 elsewhere. All zero: not known. */
+struct uoa_addr {
+	uint8_t host[16];
+	uint32_t scope;
+	uint16_t port;
+	uint16_t zero;
+};
+
+/* How a client came to be known: X(identifier, name). */
+#define UOA_SOURCES(X)                                                         \
+	X(NONE, "none")     /* unknown: a trusted peer made no usable claim */ \
+	X(DIRECT, "direct") /* the peer is the client */                      \
+	X(CMSG, "cmsg")     /* an option, from ancillary data */               \
+	X(PROXY, "proxy")   /* a header in the payload */
+
+enum uoa_source {
+#define X(id, name) UOA_SOURCE_##id,
+	UOA_SOURCES(X)
+#undef X
+	UOA_SOURCE_COUNT
+};
+
+/* Who one datagram came from. With source NONE `client` repeats the peer: it
+ * is an answer for a log, never one for access control. */
+struct uoa_client {
+	struct uoa_addr client;
+	struct uoa_addr peer;
+	struct uoa_addr local; /* where the datagram arrived */
+	struct uoa_addr vip;   /* where the client sent it, if the dialect tells */
+	uint64_t learned;      /* when the flow's claim was; 0: no flow has it */
+	uint32_t vni;
+	uint8_t source;  /* enum uoa_source */
+	uint8_t dialect; /* enum uoa_dialect, 0 if none */
+	uint8_t zero[2];
+};
+
+/* ---- Trust ----------------------------------------------------------------- */
+
+/* A set of prefixes. IPv4 and IPv6 are apart: ::/0 holds no IPv4 address. */
+struct uoa_trust;
+
+UOA_API int uoa_trust_new(struct uoa_trust **trust);
+UOA_API void uoa_trust_free(struct uoa_trust *trust);
+
+/* Add "10.0.0.0/24", "2001:db8::/32" or a single address. -EINVAL: not a prefix;
+ * -EDOM: bits are set behind the prefix length; -ENOMEM. */
+UOA_API int uoa_trust_add(struct uoa_trust *trust, const char *prefix);
+
+/* Is the address in one of the prefixes? */
+UOA_API int uoa_trust_contains(const struct uoa_trust *trust,
+			       const uint8_t address[16]);
+
+/* ---- Resolver: trust, parser and flow table -------------------------------- */
+
+struct uoa_resolver;
+
+enum uoa_policy {
+	UOA_POLICY_REPLACE, /* a newer claim replaces the flow's client */
+	UOA_POLICY_PIN,     /* the first claim stays while the flow is active */
+};
+
+struct uoa_config {
+	uint32_t switches;  /* enum uoa_switch, or-ed: dialects to read */
+	uint32_t policy;    /* enum uoa_policy */
+	uint32_t max_flows; /* ceiling; the least recently used leaves first */
+	uint32_t zero;
+	uint64_t ttl;     /* a flow without datagrams is forgotten after this */
+	uint64_t max_age; /* and any flow after this; 0: never */
+};
+
+/* What the resolver counts: X(identifier, name). The reasons of wire.h and a
+ * `found_` for each dialect stand behind these, in that order. */
+#define UOA_COUNTERS(X)                                                        \
+	X(DATAGRAMS, "datagrams")                                              \
+	X(RESOLVED, "resolved")                                                \
+	X(DIRECT, "direct")                                                    \
+	X(UNKNOWN, "unknown")                                                  \
+	X(LEARNED, "learned")           /* flows entered into the table */     \
+	X(CHANGED, "changed")           /* claims that differ from the table's */ \
+	X(EXPIRED, "expired")                                                  \
+	X(EVICTED, "evicted")                                                  \
+	X(CLAIMS_TRUSTED, "claims_trusted") /* client inside `trust` */        \
+	X(CONTROL_TRUNCATED, "control_truncated")                              \
+	X(PAYLOAD_TRUNCATED, "payload_truncated")
+
+enum uoa_counter {
+#define X(id, name) UOA_COUNTER_##id,
+	UOA_COUNTERS(X)
+#undef X
+	UOA_COUNTER_REASONS /* the first reason; see uoa_counter_name() */
+};
+
+/* Number of counters, and the name of each (NULL past the end). */
+UOA_API uint32_t uoa_counter_count(void);
+UOA_API const char *uoa_counter_name(uint32_t counter);
+
+/* -EINVAL: no flows allowed, or an unknown policy or dialect; -ENOMEM. */
+UOA_API int uoa_resolver_new(struct uoa_resolver **resolver,
+			     const struct uoa_config *config);
+UOA_API void uoa_resolver_free(struct uoa_resolver *resolver);
+
+/* Take a set over, and free it when another replaces it. Flows learned from
+ * peers that are no longer trusted stay in the table but are not used. */
+UOA_API void uoa_resolver_set_trust(struct uoa_resolver *resolver,
+				    struct uoa_trust *trust);
+
+/* Copy uoa_counter_count() counters; returns the number of live flows. */
+UOA_API uint32_t uoa_resolver_counters(struct uoa_resolver *resolver,
+				       uint64_t *counters);
+
+/* Which counters left 0 since the last call, as bits: for a log that tells of
+ * the first of each kind. */
+UOA_API uint64_t uoa_resolver_news(struct uoa_resolver *resolver);
+
+/* What came with one datagram, as far as it is known. Pointers may be NULL. */
+struct uoa_evidence {
+	struct uoa_addr peer;
+	struct uoa_addr local;
+	const uint8_t *options;  /* IPv4 option area (IP_RECVOPTS) */
+	const uint8_t *dst_opts; /* IPv6 header in front of UDP */
+	const uint8_t *payload;
+	uint32_t options_len;
+	uint32_t dst_opts_len;
+	uint32_t payload_len;
+	uint32_t control_truncated; /* ancillary data was cut (MSG_CTRUNC) */
+};
+
+/* Take one control message of the datagram into the evidence: options, or the
+ * local host. Other messages are left alone. `data` must outlive the evidence. */
+UOA_API void uoa_evidence_control(struct uoa_evidence *evidence, int level,
+				  int type, const void *data, size_t len);
+
+/* Who sent this datagram? Fills `client`; returns how many bytes of header to
+ * take off the payload. `now` never runs backwards. */
+UOA_API uint32_t uoa_resolve(struct uoa_resolver *resolver,
+			     const struct uoa_evidence *evidence, uint64_t now,
+			     struct uoa_client *client);
+
+/* Who is the client of this flow, as the table knows it? An all-zero local
+ * host means any. -ENOENT: not known; -ENOTUNIQ: several clients match. */
+UOA_API int uoa_lookup(struct uoa_resolver *resolver,
+		       const struct uoa_addr *peer, const struct uoa_addr *local,
+		       uint64_t now, struct uoa_client *client);
+
+/* ---- Receiving ------------------------------------------------------------- */
+
+enum { UOA_BATCH = 64 };
+
+struct uoa_receiver;
+
+/* One datagram. The caller owns `data`, `room` bytes of it. */
+struct uoa_slot {
+	uint8_t *data;
+	uint32_t room;
+	uint32_t offset; /* out: where the payload begins in `data` */
+	uint32_t len;    /* out: its length */
+	uint32_t is_truncated; /* out: it was longer than `room` */
+	struct uoa_client client; /* out */
+};
+
+/* Prepare a bound UDP socket: asks the kernel for options and, when the socket
+ * is bound to the any address, for the local address. The socket and the
+ * resolver must outlive the receiver. -EAFNOSUPPORT: no IP socket; -EOPNOTSUPP:
+ * UDP_GRO is on, and a slot holds one datagram, not an aggregate; -ENOMEM;
+ * negative errno of getsockname() or setsockopt(). */
+UOA_API int uoa_receiver_new(struct uoa_receiver **receiver, int fd,
+			     struct uoa_resolver *resolver);
+UOA_API void uoa_receiver_free(struct uoa_receiver *receiver);
+
+/* Receive and resolve up to `n` (at most UOA_BATCH) datagrams with one system
+ * call; `flags` as for recvmmsg(). Returns how many, or negative errno. */
+UOA_API int uoa_recvmmsg(struct uoa_receiver *receiver, struct uoa_slot *slots,
+			 uint32_t n, int flags);
+
+/* ---- Sending --------------------------------------------------------------- */
+
+struct uoa_sender;
+
+UOA_API int uoa_sender_new(struct uoa_sender **sender, int fd);
+UOA_API void uoa_sender_free(struct uoa_sender *sender);
+
+/* Queue a copy of a datagram; `to` NULL on a connected socket. `from`, unless NULL or all zero, is the local
+ * address it shall leave from. -ENOBUFS: full, flush first; -EMSGSIZE: longer
+ * than any datagram; -EAFNOSUPPORT: an IPv6 address on an IPv4 socket. */
+UOA_API int uoa_sender_put(struct uoa_sender *sender, const void *data,
+			   uint32_t len, const struct uoa_addr *to,
+			   const struct uoa_addr *from);
+
+/* Send what is queued. Returns how many are still queued: the socket takes no
+ * more now. Negative errno: the first queued datagram was refused, and is
+ * dropped from the queue. */
+UOA_API int uoa_sender_flush(struct uoa_sender *sender);
+
+/* ---- Tools: whole packets, names ------------------------------------------- */
+
+/* What the parser makes of a packet (uoa_decode()). */
+struct uoa_decoded {
+	uint32_t rule; /* enum uoa_rule */
+	uint32_t vni;
+	uint8_t src[16], dst[16];
+	uint8_t client[16], vip[16];
+	uint16_t sport, dport, client_port, vip_port;
+	uint8_t dialect;
+	uint8_t version; /* of the IP header, 0 if there is none */
+	uint8_t client_family; /* 4 or 6, as on the wire */
+	uint8_t vip_family; /* 0: no VIP */
+	uint32_t payload_off, payload_len; /* behind the UDP header */
+	uint32_t strip; /* bytes of header in front of the payload */
+	uint32_t stripped_len; /* bytes in `stripped` */
+	uint8_t reached_opp; /* there is an opp header */
+	uint8_t zero[3];
+};
+
+/* Judge a packet from its IP header on, by docs/wire-format.md section 4.
+ * `trust` NULL: everybody is trusted. `stripped` is NULL or has room for `len`
+ * bytes: the packet without its opp header. Returns the reason. */
+UOA_API int uoa_decode(const void *packet, uint32_t len, uint32_t switches,
+		       const struct uoa_trust *trust, struct uoa_decoded *decoded,
+		       uint8_t *stripped);
+
+/* What to build of a claim. */
+enum uoa_part {
+	UOA_PART_OPTION,   /* the option of an IPv4 header */
+	UOA_PART_DST_OPTS, /* the IPv6 Destination Options header */
+	UOA_PART_OPP,      /* the opp header with its option */
+	UOA_PART_PAYLOAD,  /* the header in front of the payload */
+	UOA_PART_LOCAL,    /* the PROXY v2 LOCAL header */
+	UOA_PART_PACKET,   /* a whole IP packet */
+};
+
+/* Build a part, at most `room` bytes. `src`, `dst` and `payload` are used by
+ * UOA_PART_PACKET only. Returns the length; -EINVAL: the dialect has no such
+ * form; -EMSGSIZE: it does not fit. */
+UOA_API int uoa_build(uint32_t part, const struct uoa_claim *claim,
+		      const struct uoa_addr *src, const struct uoa_addr *dst,
+		      const void *payload, uint32_t payload_len, uint8_t *to,
+		      uint32_t room);
+
+/* Names of enum values of wire.h and this file; NULL for a value that is none.
+ * A rule has a place in docs/wire-format.md and a sentence. */
+UOA_API const char *uoa_dialect_name(uint32_t dialect);
+UOA_API const char *uoa_reason_name(uint32_t reason);
+UOA_API const char *uoa_source_name(uint32_t source);
+UOA_API const char *uoa_rule_place(uint32_t rule);
+UOA_API const char *uoa_rule_text(uint32_t rule);
+
+/* The switch of "ipo", "opp", "bd", "ppv2" or "spp", 0 for another name; and
+ * the name of the n-th switch, NULL past the end. */
+UOA_API uint32_t uoa_switch_bit(const char *name);
+UOA_API const char *uoa_switch_name(uint32_t n);
+
+#ifdef __cplusplus
+}
+#endif
+
+#endif /* UOA_UOA_H */

@@ -1,0 +1,54 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * The flow table: which client a balancer named for a flow, kept for the later
+ * datagrams that carry no claim. Bounded, least recently used out first. It
+ * does no I/O, takes no lock and reads no clock.
+ */
+#ifndef UOA_SRC_FLOWS_H
+#define UOA_SRC_FLOWS_H
+
+#include <uoa/uoa.h>
+
+struct uoa_flow_key {
+	uint8_t peer[16];
+	uint8_t local[16];
+	uint32_t peer_scope;
+	uint16_t peer_port;
+	uint16_t local_port;
+};
+
+struct uoa_flow {
+	struct uoa_flow_key key;
+	struct uoa_claim claim;
+	uint64_t learned;
+	uint64_t used;
+	uint32_t chain; /* next flow of the bucket */
+	uint32_t older; /* neighbours in order of use */
+	uint32_t newer;
+};
+
+struct uoa_flows;
+
+int uoa_flows_new(struct uoa_flows **flows, const struct uoa_config *config,
+		  uint64_t *counters);
+void uoa_flows_free(struct uoa_flows *flows);
+uint32_t uoa_flows_count(const struct uoa_flows *flows);
+
+/* The live flow of this key, marked as used, or NULL. */
+const struct uoa_flow *uoa_flows_use(struct uoa_flows *flows,
+				     const struct uoa_flow_key *key, uint64_t now);
+
+/* Enter a claim. Returns the flow as it is afterwards: under UOA_POLICY_PIN that
+ * may be another client than the claim's. */
+const struct uoa_flow *uoa_flows_learn(struct uoa_flows *flows,
+				       const struct uoa_flow_key *key,
+				       const struct uoa_claim *claim,
+				       uint64_t now);
+
+/* The newest live flow that matches, with any local address if that of `key` is
+ * all zero. Marks nothing as used. `several`: flows of different clients match. */
+const struct uoa_flow *uoa_flows_find(struct uoa_flows *flows,
+				      const struct uoa_flow_key *key, uint64_t now,
+				      int *several);
+
+#endif

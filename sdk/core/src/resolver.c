@@ -1,0 +1,336 @@
+/* SPDX-License-Identifier: MIT */
+/* Who sent a datagram: trust, then the parser, then the flow table. */
+#define _GNU_SOURCE
+#include <errno.h>
+#include <netinet/in.h>
+#include <pthread.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "flows.h"
+#include "resolver.h"
+#include "walk.h"
+#include <uoa/wire_payload.h>
+
+enum {
+	COUNTER_FOUND_DIALECT = UOA_COUNTER_REASONS + UOA_REASON_COUNT - 1,
+	COUNTER_COUNT = COUNTER_FOUND_DIALECT + UOA_DIALECT_COUNT,
+	SWITCHES_PAYLOAD = UOA_ENABLE_PPV2 | UOA_ENABLE_SPP,
+	SWITCHES_ALL = UOA_ENABLE_IPO | UOA_ENABLE_OPP | UOA_ENABLE_BD |
+		       SWITCHES_PAYLOAD,
+	FLOWS_MAX = 1 << 28,
+};
+
+struct uoa_resolver {
+	pthread_mutex_t lock; /* protects all below */
+	struct uoa_trust *trust;
+	struct uoa_flows *flows;
+	uint8_t switches;
+	uint64_t news; /* counters that left 0 and were not told of yet, as bits */
+	uint64_t counters[COUNTER_COUNT];
+};
+
+_Static_assert(COUNTER_COUNT <= 64, "news has a bit for each counter");
+
+int uoa_resolver_new(struct uoa_resolver **resolver,
+		     const struct uoa_config *config)
+{
+	struct uoa_resolver *r;
+	int error;
+
+	if (config->switches & ~(uint32_t)SWITCHES_ALL ||
+	    config->policy > UOA_POLICY_PIN || config->max_flows < 1 ||
+	    config->max_flows > FLOWS_MAX)
+		return -EINVAL;
+	r = calloc(1, sizeof(*r));
+	if (!r)
+		return -ENOMEM;
+	r->switches = (uint8_t)config->switches;
+	error = uoa_trust_new(&r->trust);
+	if (!error)
+		error = uoa_flows_new(&r->flows, config, r->counters);
+	if (error) {
+		uoa_trust_free(r->trust);
+		free(r);
+		return error;
+	}
+	pthread_mutex_init(&r->lock, NULL);
+	*resolver = r;
+	return 0;
+}
+
+void uoa_resolver_free(struct uoa_resolver *r)
+{
+	if (!r)
+		return;
+	pthread_mutex_destroy(&r->lock);
+	uoa_trust_free(r->trust);
+	uoa_flows_free(r->flows);
+	free(r);
+}
+
+void uoa_resolver_lock(struct uoa_resolver *r)
+{
+	pthread_mutex_lock(&r->lock);
+}
+
+void uoa_resolver_unlock(struct uoa_resolver *r)
+{
+	pthread_mutex_unlock(&r->lock);
+}
+
+void uoa_resolver_count(struct uoa_resolver *r, uint32_t counter)
+{
+	if (r->counters[counter]++ == 0)
+		r->news |= (uint64_t)1 << counter;
+}
+
+void uoa_resolver_set_trust(struct uoa_resolver *r, struct uoa_trust *trust)
+{
+	struct uoa_trust *old;
+
+	uoa_resolver_lock(r);
+	old = r->trust;
+	r->trust = trust;
+	uoa_resolver_unlock(r);
+	uoa_trust_free(old);
+}
+
+uint32_t uoa_resolver_counters(struct uoa_resolver *r, uint64_t *counters)
+{
+	uint32_t flows;
+
+	uoa_resolver_lock(r);
+	memcpy(counters, r->counters, sizeof(r->counters));
+	flows = uoa_flows_count(r->flows);
+	uoa_resolver_unlock(r);
+	return flows;
+}
+
+uint64_t uoa_resolver_news(struct uoa_resolver *r)
+{
+	uint64_t news;
+
+	uoa_resolver_lock(r);
+	news = r->news;
+	r->news = 0;
+	uoa_resolver_unlock(r);
+	return news;
+}
+
+/* ---- Evidence -------------------------------------------------------------- */
+
+void uoa_evidence_control(struct uoa_evidence *evidence, int level, int type,
+			  const void *data, size_t len)
+{
+	const uint8_t *bytes = data;
+
+	if (level == IPPROTO_IP && type == IP_RECVOPTS) {
+		evidence->options = bytes;
+		evidence->options_len = (uint32_t)len;
+	} else if (level == IPPROTO_IPV6 && type == IPV6_DSTOPTS) {
+		/* The kernel hands over each Destination Options header; only
+		 * the one in front of UDP is a balancer's (rules 4.3). */
+		if (len >= 2 && bytes[0] == UOA_PROTO_UDP &&
+		    len == uoa_ext_len(UOA_EXT_DST_OPTS, bytes)) {
+			evidence->dst_opts = bytes;
+			evidence->dst_opts_len = (uint32_t)len;
+		}
+	} else if (level == IPPROTO_IP && type == IP_PKTINFO &&
+		   len == sizeof(struct in_pktinfo)) {
+		/* The host's own address, also for a broadcast datagram. */
+		struct in_pktinfo info;
+
+		memcpy(&info, bytes, sizeof(info));
+		uoa_address_map(evidence->local.host,
+				(const uint8_t *)&info.ipi_spec_dst);
+	} else if (level == IPPROTO_IPV6 && type == IPV6_PKTINFO &&
+		   len == sizeof(struct in6_pktinfo)) {
+		struct in6_pktinfo info;
+
+		memcpy(&info, bytes, sizeof(info));
+		memcpy(evidence->local.host, &info.ipi6_addr, 16);
+		if (IN6_IS_ADDR_LINKLOCAL(&info.ipi6_addr))
+			evidence->local.scope = info.ipi6_ifindex;
+	}
+}
+
+/* The cheap test in front of everything else: can there be a claim at all? */
+static int has_payload_header(const struct uoa_evidence *e, uint8_t switches)
+{
+	if (switches & UOA_ENABLE_PPV2 && e->payload_len >= UOA_PPV2_SIGNATURE_LEN &&
+	    !memcmp(e->payload, UOA_PPV2_SIGNATURE, UOA_PPV2_SIGNATURE_LEN))
+		return 1;
+	return switches & UOA_ENABLE_SPP && e->payload_len >= 2 &&
+	       !memcmp(e->payload, UOA_SPP_MAGIC, 2);
+}
+
+/* Rows 22 to 26 over what came with the datagram. */
+static uint16_t judge(const struct uoa_evidence *e, uint8_t switches,
+		      struct uoa_claims *claims, uint32_t *strip)
+{
+	uint16_t absent = UOA_RULE_NO_CLAIM, rule = 0;
+	struct uoa_option_walk walk;
+
+	uoa_option_walk_init(&walk, e->options, switches, e->peer.host);
+	if (e->options_len)
+		rule = uoa_option_area(&walk, UOA_AREA_IPV4, 0, e->options_len);
+	walk.ctx = e->dst_opts;
+	if (!rule && e->dst_opts_len)
+		rule = uoa_option_area(&walk, UOA_AREA_IPV6, 2, e->dst_opts_len);
+	*claims = walk.claims;
+	if (!rule && switches & SWITCHES_PAYLOAD)
+		rule = uoa_wire_payload(e->payload, e->payload_len, switches,
+					e->peer.host, claims, strip, &absent);
+	return rule ? rule : uoa_claims_verdict(claims, absent);
+}
+
+/* ---- Outcomes -------------------------------------------------------------- */
+
+static void set_client(struct uoa_client *client, const struct uoa_claim *claim,
+		       uint64_t learned)
+{
+	memcpy(client->client.host, claim->client, 16);
+	client->client.port = claim->client_port;
+	client->client.scope = 0;
+	memcpy(client->vip.host, claim->vip, 16);
+	client->vip.port = claim->vip_port;
+	client->vni = claim->vni;
+	client->dialect = claim->dialect;
+	client->learned = learned;
+	client->source = claim->dialect == UOA_DIALECT_PPV2 ||
+					 claim->dialect == UOA_DIALECT_SPP ?
+				 UOA_SOURCE_PROXY :
+				 UOA_SOURCE_CMSG;
+}
+
+static void set_unclaimed(struct uoa_client *client, const struct uoa_addr *peer,
+			  const struct uoa_addr *local, uint8_t source)
+{
+	memset(client, 0, sizeof(*client));
+	client->peer = client->client = *peer;
+	client->local = *local;
+	client->source = source;
+}
+
+static void set_key(struct uoa_flow_key *key, const struct uoa_addr *peer,
+		    const struct uoa_addr *local)
+{
+	memset(key, 0, sizeof(*key));
+	memcpy(key->peer, peer->host, 16);
+	memcpy(key->local, local->host, 16);
+	key->peer_scope = peer->scope;
+	key->peer_port = peer->port;
+	key->local_port = local->port;
+}
+
+/* A datagram of a trusted peer: its own claim, or what is known of its flow.
+ * A claim that cannot be used leaves the flow's client as it is. */
+static uint32_t resolve_trusted(struct uoa_resolver *r,
+				const struct uoa_evidence *e, uint64_t now,
+				struct uoa_client *client)
+{
+	const struct uoa_flow *flow;
+	struct uoa_flow_key key;
+	struct uoa_claims claims;
+	uint32_t strip = 0;
+	uint16_t rule;
+
+	set_key(&key, &e->peer, &e->local);
+	if (e->options_len || e->dst_opts_len || r->switches & SWITCHES_PAYLOAD) {
+		rule = judge(e, r->switches, &claims, &strip);
+		uoa_resolver_count(r, UOA_COUNTER_REASONS + uoa_rule_reason(rule));
+		if (rule == UOA_RULE_PPV2_LOCAL) {
+			client->source = UOA_SOURCE_DIRECT;
+			return strip;
+		}
+		if (rule == UOA_RULE_FOUND) {
+			uoa_resolver_count(r, (uint32_t)COUNTER_FOUND_DIALECT +
+						      claims.first.dialect);
+			if (uoa_trust_contains(r->trust, claims.first.client))
+				uoa_resolver_count(r, UOA_COUNTER_CLAIMS_TRUSTED);
+			/* Each datagram of these dialects speaks for itself. */
+			if (r->switches & SWITCHES_PAYLOAD) {
+				set_client(client, &claims.first, 0);
+				return strip;
+			}
+			flow = uoa_flows_learn(r->flows, &key, &claims.first, now);
+			set_client(client, &flow->claim, flow->learned);
+			return strip;
+		}
+	}
+	flow = uoa_flows_use(r->flows, &key, now);
+	if (flow)
+		set_client(client, &flow->claim, flow->learned);
+	return strip;
+}
+
+uint32_t uoa_resolve_locked(struct uoa_resolver *r, const struct uoa_evidence *e,
+			    uint64_t now, struct uoa_client *client)
+{
+	uint32_t strip = 0;
+
+	uoa_resolver_count(r, UOA_COUNTER_DATAGRAMS);
+	set_unclaimed(client, &e->peer, &e->local, UOA_SOURCE_NONE);
+	if (!uoa_trust_contains(r->trust, e->peer.host)) {
+		client->source = UOA_SOURCE_DIRECT;
+		if (e->options_len || e->dst_opts_len ||
+		    has_payload_header(e, r->switches))
+			uoa_resolver_count(r, UOA_COUNTER_REASONS +
+						      UOA_REASON_UNTRUSTED);
+	} else if (e->control_truncated) {
+		/* Part of what the balancer said is lost: it may have been
+		 * another client, so the flow's own is no answer either. */
+		uoa_resolver_count(r, UOA_COUNTER_CONTROL_TRUNCATED);
+	} else {
+		strip = resolve_trusted(r, e, now, client);
+	}
+	switch (client->source) {
+	case UOA_SOURCE_DIRECT:
+		uoa_resolver_count(r, UOA_COUNTER_DIRECT);
+		break;
+	case UOA_SOURCE_NONE:
+		uoa_resolver_count(r, UOA_COUNTER_UNKNOWN);
+		break;
+	default:
+		uoa_resolver_count(r, UOA_COUNTER_RESOLVED);
+		break;
+	}
+	return strip;
+}
+
+uint32_t uoa_resolve(struct uoa_resolver *r, const struct uoa_evidence *e,
+		     uint64_t now, struct uoa_client *client)
+{
+	uint32_t strip;
+
+	uoa_resolver_lock(r);
+	strip = uoa_resolve_locked(r, e, now, client);
+	uoa_resolver_unlock(r);
+	return strip;
+}
+
+int uoa_lookup(struct uoa_resolver *r, const struct uoa_addr *peer,
+	       const struct uoa_addr *local, uint64_t now,
+	       struct uoa_client *client)
+{
+	const struct uoa_flow *flow = NULL;
+	struct uoa_flow_key key;
+	int several = 0, error = 0;
+
+	set_unclaimed(client, peer, local, UOA_SOURCE_NONE);
+	set_key(&key, peer, local);
+	uoa_resolver_lock(r);
+	if (!uoa_trust_contains(r->trust, peer->host))
+		client->source = UOA_SOURCE_DIRECT;
+	else
+		flow = uoa_flows_find(r->flows, &key, now, &several);
+	if (several)
+		error = -ENOTUNIQ;
+	else if (flow)
+		set_client(client, &flow->claim, flow->learned);
+	else if (client->source == UOA_SOURCE_NONE)
+		error = -ENOENT;
+	uoa_resolver_unlock(r);
+	return error;
+}

@@ -1,0 +1,166 @@
+/* SPDX-License-Identifier: MIT */
+/* The prefixes whose claims are believed: two arrays of disjoint, sorted
+ * address ranges, one a family, searched by bisection. */
+#include <arpa/inet.h>
+#include <errno.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "trust.h"
+
+struct range {
+	uint8_t first[16];
+	uint8_t last[16];
+};
+
+struct ranges {
+	struct range *at;
+	size_t count;
+};
+
+struct uoa_trust {
+	struct ranges ipv4; /* as mapped addresses */
+	struct ranges ipv6;
+};
+
+int uoa_trust_new(struct uoa_trust **trust)
+{
+	*trust = calloc(1, sizeof(**trust));
+	return *trust ? 0 : -ENOMEM;
+}
+
+void uoa_trust_free(struct uoa_trust *trust)
+{
+	if (!trust)
+		return;
+	free(trust->ipv4.at);
+	free(trust->ipv6.at);
+	free(trust);
+}
+
+/* A decimal number of at most three digits, or -1. */
+static int parse_length(const char *text)
+{
+	int value = 0;
+	size_t n = strlen(text);
+
+	if (n < 1 || n > 3 || strspn(text, "0123456789") != n)
+		return -1;
+	while (*text)
+		value = value * 10 + (*text++ - '0');
+	return value;
+}
+
+static int parse_prefix(const char *prefix, uint8_t address[16], int *length)
+{
+	char host[INET6_ADDRSTRLEN];
+	const char *slash = strchr(prefix, '/');
+	size_t n = slash ? (size_t)(slash - prefix) : strlen(prefix);
+	uint8_t ipv4[4];
+	int longest = 128;
+
+	if (n >= sizeof(host))
+		return -EINVAL;
+	memcpy(host, prefix, n);
+	host[n] = 0;
+	if (inet_pton(AF_INET, host, ipv4) == 1) {
+		uoa_address_map(address, ipv4);
+		longest = 32;
+	} else if (inet_pton(AF_INET6, host, address) != 1) {
+		return -EINVAL;
+	}
+	*length = slash ? parse_length(slash + 1) : longest;
+	if (*length < 0 || *length > longest)
+		return -EINVAL;
+	*length += 128 - longest;
+	return 0;
+}
+
+/* Split [first, last] off its prefix. -EDOM: bits behind the length are set. */
+static int range_of(struct range *range, const uint8_t address[16], int length)
+{
+	for (int i = 0; i < 16; i++) {
+		int bits = length - i * 8;
+		uint8_t host_mask = bits >= 8 ? 0 : bits <= 0 ? 0xff : 0xff >> bits;
+
+		if (address[i] & host_mask)
+			return -EDOM;
+		range->first[i] = address[i];
+		range->last[i] = address[i] | host_mask;
+	}
+	return 0;
+}
+
+static int compare_ranges(const void *a, const void *b)
+{
+	return memcmp(((const struct range *)a)->first,
+		      ((const struct range *)b)->first, 16);
+}
+
+/* Two prefixes are apart or one holds the other, so merging drops the inner. */
+static void merge(struct ranges *set)
+{
+	size_t kept = 0;
+
+	qsort(set->at, set->count, sizeof(*set->at), compare_ranges);
+	for (size_t i = 1; i < set->count; i++) {
+		struct range *last = &set->at[kept], *next = &set->at[i];
+
+		if (memcmp(next->first, last->last, 16) > 0)
+			set->at[++kept] = *next;
+		else if (memcmp(next->last, last->last, 16) > 0)
+			*last = *next;
+	}
+	set->count = kept + 1;
+}
+
+int uoa_trust_add(struct uoa_trust *trust, const char *prefix)
+{
+	struct range *grown, range;
+	struct ranges *set;
+	uint8_t address[16];
+	int length, error;
+
+	error = parse_prefix(prefix, address, &length);
+	if (!error)
+		error = range_of(&range, address, length);
+	if (error)
+		return error;
+	/* ::ffff:10.0.0.0/120 is 10.0.0.0/24; a shorter one is IPv6 space. */
+	set = uoa_address_is_mapped(address) && length >= 96 ? &trust->ipv4 :
+							       &trust->ipv6;
+	grown = realloc(set->at, (set->count + 1) * sizeof(*grown));
+	if (!grown)
+		return -ENOMEM;
+	set->at = grown;
+	set->at[set->count++] = range;
+	merge(set);
+	return 0;
+}
+
+static int contains(const struct ranges *set, const uint8_t address[16])
+{
+	size_t low = 0, high = set->count;
+
+	while (low < high) {
+		size_t middle = low + (high - low) / 2;
+
+		if (memcmp(set->at[middle].last, address, 16) < 0)
+			low = middle + 1;
+		else
+			high = middle;
+	}
+	return low < set->count && memcmp(set->at[low].first, address, 16) <= 0;
+}
+
+int uoa_trust_contains(const struct uoa_trust *trust, const uint8_t address[16])
+{
+	return contains(uoa_address_is_mapped(address) ? &trust->ipv4 : &trust->ipv6,
+			address);
+}
+
+int uoa_trust_contains_ipv6(const struct uoa_trust *trust,
+			    const uint8_t address[16])
+{
+	return contains(&trust->ipv6, address);
+}

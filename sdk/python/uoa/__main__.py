@@ -1,0 +1,6 @@
+# SPDX-License-Identifier: MIT
+"""`python -m uoa`: the same as `uoa`."""
+
+from uoa.cli import main
+
+raise SystemExit(main())

@@ -1,0 +1,153 @@
+# SPDX-License-Identifier: MIT
+"""What an application gets to see: `Client` and `Addr`."""
+
+from __future__ import annotations
+
+import ipaddress
+import time
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Literal
+
+from uoa._address import from_native, to_native
+from uoa._native import ffi, lib
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+View = Literal["client", "peer"]
+
+
+def names(function: Callable[[int], Any]) -> tuple[str | None, ...]:
+    """Return all the names that a C function gives to the numbers from 0 on.
+
+    Number 0 may be without a name.
+    """
+    found: list[str | None] = []
+    while (name := function(len(found))) or not found:
+        found.append(ffi.string(name).decode() if name else None)
+    return tuple(found)
+
+
+SOURCES = names(lib.uoa_source_name)
+DIALECTS = names(lib.uoa_dialect_name)
+
+
+@dataclass(frozen=True, slots=True)
+class Client:
+    """Who a datagram came from, and how that is known.
+
+    There are three outcomes. `resolved`: a trusted peer named the client.
+    `direct`: the peer is not a balancer, it *is* the client. Neither: a trusted
+    peer made no usable claim, the client is **unknown** and `host` and `port`
+    repeat the peer's. An unknown client's `host` is the balancer's: never decide
+    access by it.
+    """
+
+    host: str
+    """The client's address; IPv4 is never in its mapped form."""
+    port: int
+    peer: tuple[str, int]
+    """Who physically sent the datagram: replies go there."""
+    local: tuple[str, int] | None
+    """Where the datagram arrived, if that is known."""
+    source: str
+    """The backend that told ("cmsg", "proxy", …), or "direct", or "none"."""
+    dialect: str | None = None
+    """The format the claim was made in, if there was one."""
+    vip: tuple[str, int] | None = None
+    """The address the client sent to, if the dialect carries it."""
+    vni: int | None = None
+    """The virtual network identifier of dialect bd29."""
+    learned: float | None = None
+    """time.monotonic() when the flow's claim was learned; None: in this datagram."""
+
+    @property
+    def resolved(self) -> bool:
+        """Whether a trusted peer named the client."""
+        return self.source not in ("direct", "none")
+
+    @property
+    def direct(self) -> bool:
+        """Whether the peer is the client."""
+        return self.source == "direct"
+
+    @property
+    def ip(self) -> ipaddress.IPv4Address | ipaddress.IPv6Address:
+        """The client's address as an object of the ipaddress module."""
+        return ipaddress.ip_address(self.host)
+
+    @property
+    def age(self) -> float | None:
+        """Seconds since the claim was learned; None if there is none."""
+        if not self.resolved:
+            return None
+        return 0.0 if self.learned is None else time.monotonic() - self.learned
+
+
+class Addr(tuple[Any, ...]):
+    """An address that frameworks take for a tuple, and that knows both sides.
+
+    In the client view it reads as the client, (host, port); in the peer view as
+    what the socket saw, with four items for IPv6. `client` has all the facts.
+    Equality, hash, copies and pickles are those of the visible tuple; a reply to
+    either view goes to the peer.
+    """
+
+    client: Client
+    _route: tuple[Any, Any] | None = None
+
+    def __new__(cls, visible: tuple[Any, ...], client: Client) -> Addr:
+        """Make the tuple `visible` carry `client`."""
+        self = super().__new__(cls, visible)
+        self.client = client
+        return self
+
+    @property
+    def peer(self) -> tuple[str, int]:
+        """Who physically sent the datagram."""
+        return self.client.peer
+
+    def __reduce__(self) -> tuple[type[Addr], tuple[tuple[Any, ...], Client]]:
+        """Survive copy, deepcopy and pickle, without what belongs to this process."""
+        return Addr, (tuple(self), self.client)
+
+    def route(self) -> tuple[Any, Any]:
+        """Return where a reply goes to and leaves from, as `struct uoa_addr`."""
+        if self._route is None:
+            local = self.client.local
+            self._route = (
+                to_native(self.client.peer),
+                ffi.NULL if local is None else to_native(local),
+            )
+        return self._route
+
+
+def client_of(native: Any) -> Client:
+    """Return the Client of a `struct uoa_client`."""
+    client = from_native(native.client)
+    peer = from_native(native.peer)
+    assert client is not None  # the kernel and the parser always give one
+    assert peer is not None
+    return Client(
+        *client,
+        peer,
+        from_native(native.local),
+        SOURCES[native.source] or "none",
+        DIALECTS[native.dialect],
+        from_native(native.vip),
+        native.vni or None,
+        native.learned / 1e9 if native.learned else None,
+    )
+
+
+def addr_of(native: Any, view: View, is_ipv6_socket: bool) -> Addr:
+    """Return the Addr of a `struct uoa_client`, as an application with `view` reads it."""
+    client = client_of(native)
+    if view == "client":
+        return Addr((client.host, client.port), client)
+    host, port = client.peer
+    if not is_ipv6_socket:
+        return Addr((host, port), client)
+    if ":" not in host:
+        host = f"::ffff:{host}"
+    return Addr((host, port, 0, native.peer.scope), client)

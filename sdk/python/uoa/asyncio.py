@@ -1,0 +1,472 @@
+# SPDX-License-Identifier: MIT
+"""Datagram endpoints for asyncio and uvloop whose protocols see the client.
+
+Signatures and behaviour are those of the event loop's own methods. The endpoint
+reads up to 64 datagrams with one system call and answers likewise.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import errno
+import socket
+from collections import deque
+from typing import TYPE_CHECKING, Any
+
+from uoa._address import native_of
+from uoa._client import Addr, View, addr_of
+from uoa._errors_from_c import check, error_of
+from uoa._exceptions import ConfigurationError, UnknownClientError
+from uoa._native import ffi, lib
+from uoa._resolver import Resolver
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable
+
+__all__ = ["create_datagram_endpoint", "serve"]
+
+_BATCHES_PER_WAKEUP = 4  # then other tasks of the loop have their turn
+_HIGH_WATER = 64 * 1024  # bytes waiting to be sent, as in asyncio
+_GONE_QUIET = (-errno.EAGAIN, -errno.EINTR)
+
+
+class _Transport(asyncio.DatagramTransport):
+    """One UDP socket, read in batches, that tells each datagram's client."""
+
+    def __init__(
+        self,
+        loop: asyncio.AbstractEventLoop,
+        sock: socket.socket,
+        protocol: asyncio.DatagramProtocol,
+        resolver: Resolver,
+        view: View,
+        owns_resolver: bool,
+    ) -> None:
+        super().__init__(
+            {
+                "socket": sock,
+                "sockname": sock.getsockname(),
+                "peername": _peername(sock),
+                "uoa.resolver": resolver,
+            }
+        )
+        self._loop = loop
+        self._sock = sock
+        self._fd = sock.fileno()
+        self._resolver = resolver
+        self._owns_resolver = owns_resolver
+        self._view = view
+        self._is_ipv6 = sock.family == socket.AF_INET6
+        self._closing = False
+        self._in_batch = False
+        self._writing = False  # waits for the socket to take more
+        self._paused = False
+        self._pending: deque[tuple[bytes, Any, Any]] = deque()
+        self._pending_bytes = 0
+        self._limits = (_HIGH_WATER // 4, _HIGH_WATER)
+        # A reply to a wildcard-bound socket leaves from where its question came to.
+        self._is_wildcard = _is_wildcard(sock)
+
+        out = ffi.new("struct uoa_batch **")
+        check(lib.uoa_batch_new(out, self._fd, resolver.native), "socket")
+        self._batch = ffi.gc(out[0], lib.uoa_batch_free)
+        self._results = lib.uoa_batch_results(self._batch)
+        self._data = ffi.buffer(
+            lib.uoa_batch_data(self._batch), lib.UOA_BATCH * lib.UOA_BATCH_ROOM
+        )
+        self._addrs: list[Addr | None] = [None] * lib.UOA_BATCH_ALL_NAMES
+        out = ffi.new("struct uoa_sender **")
+        check(lib.uoa_sender_new(out, self._fd), "socket")
+        self._sender = ffi.gc(out[0], lib.uoa_sender_free)
+        self.set_protocol(protocol)
+        # Before the first datagram, as asyncio does it.
+        loop.call_soon(protocol.connection_made, self)
+        loop.call_soon(self._start)
+
+    def _start(self) -> None:
+        if not self._closing:
+            self._loop.add_reader(self._fd, self._read_ready)
+
+    # ---- Receiving -------------------------------------------------------------
+
+    def _read_ready(self) -> None:
+        for _ in range(_BATCHES_PER_WAKEUP):
+            if self._closing:
+                return
+            count = lib.uoa_batch_receive(self._batch)
+            if count <= 0:
+                if count not in _GONE_QUIET:
+                    self._report(error_of(count))
+                return
+            results = ffi.unpack(self._results, lib.UOA_BATCH_RESULTS)
+            self._name_clients(results)
+            self._in_batch = True
+            try:
+                self._deliver(
+                    [
+                        (self._data[start:end], self._addrs[name])
+                        for start, end, name in zip(
+                            results[lib.UOA_BATCH_START : lib.UOA_BATCH_START + count],
+                            results[lib.UOA_BATCH_END : lib.UOA_BATCH_END + count],
+                            results[lib.UOA_BATCH_NAME : lib.UOA_BATCH_NAME + count],
+                            strict=True,
+                        )
+                    ]
+                )
+            finally:
+                self._in_batch = False
+                self._flush()
+            if count < lib.UOA_BATCH:
+                return
+
+    def _name_clients(self, results: list[int]) -> None:
+        """Build the addresses of clients that were not seen before."""
+        first = lib.UOA_BATCH_FRESH
+        for name in results[first : first + results[lib.UOA_BATCH_FRESH_COUNT]]:
+            self._addrs[name] = addr_of(
+                lib.uoa_batch_client(self._batch, name), self._view, self._is_ipv6
+            )
+
+    def _deliver(self, datagrams: list[tuple[bytes, Any]]) -> None:
+        self._resolver.log_news()
+        if self._resolver.missing != "peer":
+            datagrams = self._known(datagrams)
+        if self._received_all is not None:
+            self._call(self._received_all, datagrams)
+            return
+        received = self._received
+        for data, addr in datagrams:
+            if self._closing:
+                return
+            try:
+                received(data, addr)
+            except (SystemExit, KeyboardInterrupt):
+                raise
+            except BaseException as error:
+                self._complain(error, received)
+
+    def _known(self, datagrams: list[tuple[bytes, Any]]) -> list[tuple[bytes, Any]]:
+        """Return the datagrams whose client is not unknown; see `missing`."""
+        known = [item for item in datagrams if item[1].client.source != "none"]
+        self._resolver.count_dropped(len(datagrams) - len(known))
+        if self._resolver.missing == "raise":
+            for _, addr in datagrams:
+                if addr.client.source == "none":
+                    self._report(UnknownClientError(addr.peer))
+        return known
+
+    def _call(self, callback: Callable[..., object], *arguments: object) -> None:
+        try:
+            callback(*arguments)
+        except (SystemExit, KeyboardInterrupt):
+            raise
+        except BaseException as error:
+            self._complain(error, callback)
+
+    def _complain(self, error: BaseException, callback: Callable[..., object]) -> None:
+        self._loop.call_exception_handler(
+            {
+                "message": f"Exception in {getattr(callback, '__qualname__', callback)}",
+                "exception": error,
+                "transport": self,
+                "protocol": self._protocol,
+            }
+        )
+
+    def _report(self, error: Exception) -> None:
+        self._call(self._protocol.error_received, error)
+
+    # ---- Sending ---------------------------------------------------------------
+
+    def sendto(self, data: Any, addr: Any = None) -> None:
+        """Send a datagram: to the peer of an `Addr`, or to a plain address."""
+        if not isinstance(data, (bytes, bytearray, memoryview)):
+            raise TypeError(
+                f"data argument must be a bytes-like object, not {type(data).__name__!r}"
+            )
+        if self._closing:
+            return
+        if addr is None:
+            route = (ffi.NULL, ffi.NULL)
+        elif type(addr) is Addr:
+            to, local = addr.route()
+            route = (to, local if self._is_wildcard else ffi.NULL)
+        else:
+            route = (native_of(tuple(addr)), ffi.NULL)
+        if self._pending:
+            self._wait(data, route)
+            return
+        self._put(data, route)
+        if not self._in_batch:
+            self._flush()
+
+    def _put(self, data: Any, route: tuple[Any, Any]) -> None:
+        """Queue in C; what finds the queue full waits in Python."""
+        if not isinstance(data, bytes):
+            data = bytes(data)
+        result = lib.uoa_sender_put(self._sender, data, len(data), *route)
+        if result == -errno.ENOBUFS:
+            self._flush()
+            result = lib.uoa_sender_put(self._sender, data, len(data), *route)
+        if result == -errno.ENOBUFS:
+            self._wait(data, route)
+        elif result < 0:
+            self._report(error_of(result))
+
+    def _flush(self) -> None:
+        while (left := lib.uoa_sender_flush(self._sender)) < 0:
+            self._report(error_of(left))
+        if left and not self._writing:
+            self._writing = True
+            self._loop.add_writer(self._fd, self._write_ready)
+
+    def _wait(self, data: Any, route: tuple[Any, Any]) -> None:
+        self._pending.append((bytes(data), *route))
+        self._pending_bytes += len(data)
+        if self._pending_bytes > self._limits[1] and not self._paused:
+            self._paused = True
+            self._call(self._protocol.pause_writing)
+
+    def _write_ready(self) -> None:
+        self._loop.remove_writer(self._fd)
+        self._writing = False
+        self._flush()
+        while self._pending and not self._writing:
+            data, *route = self._pending.popleft()
+            self._pending_bytes -= len(data)
+            self._put(data, (route[0], route[1]))
+            if not self._pending:
+                self._flush()
+        if self._paused and self._pending_bytes <= self._limits[0]:
+            self._paused = False
+            self._call(self._protocol.resume_writing)
+        if self._closing and not self._writing:
+            self._loop.call_soon(self._connection_lost, None)
+
+    def get_write_buffer_size(self) -> int:
+        """Return how many bytes wait for the socket to take them."""
+        return self._pending_bytes
+
+    def get_write_buffer_limits(self) -> tuple[int, int]:
+        """Return the low and high water marks."""
+        return self._limits
+
+    def set_write_buffer_limits(self, high: int | None = None, low: int | None = None) -> None:
+        """Set the marks at which the protocol is paused and resumed."""
+        if high is None:
+            high = _HIGH_WATER if low is None else 4 * low
+        if low is None:
+            low = high // 4
+        if not 0 <= low <= high:
+            raise ValueError(f"high ({high!r}) must be >= low ({low!r}) must be >= 0")
+        self._limits = (low, high)
+
+    # ---- Life ------------------------------------------------------------------
+
+    def set_protocol(self, protocol: asyncio.BaseProtocol) -> None:
+        """Replace the protocol."""
+        assert isinstance(protocol, asyncio.DatagramProtocol)
+        self._protocol = protocol
+        self._received = protocol.datagram_received
+        self._received_all = getattr(protocol, "datagrams_received", None)
+
+    def get_protocol(self) -> asyncio.BaseProtocol:
+        """Return the protocol."""
+        return self._protocol
+
+    def is_closing(self) -> bool:
+        """Return whether close() or abort() was called."""
+        return self._closing
+
+    def close(self) -> None:
+        """Stop receiving, send what waits, then close."""
+        if self._closing:
+            return
+        self._closing = True
+        self._loop.remove_reader(self._fd)
+        if not self._writing and not self._in_batch:
+            self._flush()
+        if not self._writing:
+            self._loop.call_soon(self._connection_lost, None)
+
+    def abort(self) -> None:
+        """Close at once; what waits to be sent is lost."""
+        if self._writing:
+            self._loop.remove_writer(self._fd)
+            self._writing = False
+        if not self._closing:
+            self._loop.remove_reader(self._fd)
+        self._closing = True
+        self._pending.clear()
+        self._loop.call_soon(self._connection_lost, None)
+
+    def _connection_lost(self, error: Exception | None) -> None:
+        if self._sock.fileno() < 0:
+            return
+        try:
+            self._protocol.connection_lost(error)
+        finally:
+            self._addrs.clear()
+            ffi.release(self._batch)
+            ffi.release(self._sender)
+            self._sock.close()
+            if self._owns_resolver:
+                self._resolver.close()
+
+
+def _peername(sock: socket.socket) -> Any:
+    try:
+        return sock.getpeername()
+    except OSError:
+        return None
+
+
+def _is_wildcard(sock: socket.socket) -> bool:
+    return sock.getsockname()[0] in ("0.0.0.0", "::")  # noqa: S104
+
+
+def _choose_resolver(
+    resolver: Resolver | None, trust: str | Iterable[str] | None
+) -> tuple[Resolver, bool]:
+    if resolver is None:
+        return Resolver(trust), True
+    if trust is not None:
+        raise ConfigurationError("trust: the resolver has its own: give one of the two")
+    return resolver, False
+
+
+async def _open_socket(
+    loop: asyncio.AbstractEventLoop,
+    local_addr: tuple[str, int] | None,
+    remote_addr: tuple[str, int] | None,
+    family: int,
+    proto: int,
+    flags: int,
+    reuse_port: bool | None,
+    allow_broadcast: bool | None,
+) -> socket.socket:
+    """Return a bound, non-blocking UDP socket, with the loop's own arguments."""
+    if local_addr is None and remote_addr is None and family == 0:
+        raise ValueError("unexpected address family")
+    async def resolve(addr: tuple[str, int] | None) -> list[Any]:
+        if addr is None:
+            return []
+        return await loop.getaddrinfo(
+            *addr[:2], family=family, type=socket.SOCK_DGRAM, proto=proto, flags=flags
+        )
+
+    locals_, remotes = await resolve(local_addr), await resolve(remote_addr)
+    families = list(dict.fromkeys(info[0] for info in [*locals_, *remotes])) or [family]
+    errors: list[OSError] = []
+    for candidate in families:
+        local = next((info[4] for info in locals_ if info[0] == candidate), None)
+        remote = next((info[4] for info in remotes if info[0] == candidate), None)
+        if (local_addr and local is None) or (remote_addr and remote is None):
+            continue
+        sock = socket.socket(candidate, socket.SOCK_DGRAM, proto)
+        try:
+            sock.setblocking(False)
+            if reuse_port:
+                sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
+            if allow_broadcast:
+                sock.setsockopt(socket.SOL_SOCKET, socket.SO_BROADCAST, 1)
+            sock.bind(local or ("", 0))
+            if remote is not None:
+                await loop.sock_connect(sock, remote)
+        except OSError as error:
+            sock.close()
+            errors.append(error)
+        else:
+            return sock
+    if errors:
+        raise errors[0]
+    raise ValueError("can not get address information")
+
+
+async def create_datagram_endpoint(
+    protocol_factory: Callable[[], asyncio.DatagramProtocol],
+    local_addr: tuple[str, int] | None = None,
+    remote_addr: tuple[str, int] | None = None,
+    *,
+    family: int = 0,
+    proto: int = 0,
+    flags: int = 0,
+    reuse_port: bool | None = None,
+    allow_broadcast: bool | None = None,
+    sock: socket.socket | None = None,
+    resolver: Resolver | None = None,
+    trust: str | Iterable[str] | None = None,
+    view: View = "client",
+) -> tuple[asyncio.DatagramTransport, asyncio.DatagramProtocol]:
+    """Open a UDP endpoint whose protocol sees the client.
+
+    The arguments before `resolver` are those of the loop's own
+    create_datagram_endpoint(). `addr` in datagram_received() is an `Addr`: with
+    view="client" it reads as the client, with view="peer" as what the socket
+    saw. Both ways `addr.client` has the facts, and transport.sendto(data, addr)
+    replies to the peer. A protocol that defines datagrams_received(list) gets
+    whole batches of (data, addr) instead.
+
+    Args:
+        resolver: who resolves; it stays open when the transport closes.
+        trust: a shorthand for `resolver=Resolver(trust)`.
+        view: how `addr` reads.
+
+    Raises:
+        ConfigurationError: an argument is wrong.
+        BackendError: the socket cannot be served; its text says why.
+    """
+    if view not in ("client", "peer"):
+        raise ConfigurationError(f'view: {view!r} is neither "client" nor "peer"')
+    loop = asyncio.get_running_loop()
+    chosen, is_own = _choose_resolver(resolver, trust)
+    try:
+        if sock is None:
+            sock = await _open_socket(
+                loop, local_addr, remote_addr, family, proto, flags, reuse_port, allow_broadcast
+            )
+        elif sock.type != socket.SOCK_DGRAM:
+            raise ValueError(f"A datagram socket was expected, got {sock!r}")
+        sock.setblocking(False)
+        protocol = protocol_factory()
+        try:
+            transport = _Transport(loop, sock, protocol, chosen, view, is_own)
+        except BaseException:
+            sock.close()
+            raise
+    except BaseException:
+        if is_own:
+            chosen.close()
+        raise
+    ready = loop.create_future()
+    loop.call_soon(ready.set_result, None)
+    await ready
+    return transport, protocol
+
+
+async def serve(
+    protocol_factory: Callable[[], asyncio.DatagramProtocol],
+    host: str,
+    port: int,
+    *,
+    resolver: Resolver | None = None,
+    trust: str | Iterable[str] | None = None,
+    view: View = "client",
+    reuse_port: bool | None = None,
+) -> None:
+    """Serve a protocol on one address until cancelled.
+
+    See create_datagram_endpoint() for the arguments and errors.
+    """
+    transport, _ = await create_datagram_endpoint(
+        protocol_factory,
+        (host, port),
+        resolver=resolver,
+        trust=trust,
+        view=view,
+        reuse_port=reuse_port,
+    )
+    try:
+        await asyncio.get_running_loop().create_future()
+    finally:
+        transport.close()
