@@ -49,9 +49,7 @@ _ADVICE = {
 def _pick_backend(backend: str, dialects: tuple[str, ...] | None) -> str:
     """Return the backend for a resolver, as design of `auto` has it."""
     if backend not in ("auto", *BACKENDS):
-        raise ConfigurationError(
-            f"backend: {backend!r} is none of auto, {', '.join(BACKENDS)}"
-        )
+        raise ConfigurationError(f"backend: {backend!r} is none of auto, {', '.join(BACKENDS)}")
     wanted = set(dialects or ())
     if wanted & _dialects.PAYLOAD and wanted - _dialects.PAYLOAD:
         raise ConfigurationError(
@@ -215,7 +213,9 @@ class Resolver:
         """Return all counters by name, and the number of live `flows`."""
         values = ffi.new("uint64_t[]", len(_COUNTERS))
         flows = lib.uoa_resolver_counters(self.native, values)
-        counters: dict[str, int] = dict(zip(_COUNTERS, ffi.unpack(values, len(_COUNTERS)), strict=True))
+        counters: dict[str, int] = dict(
+            zip(_COUNTERS, ffi.unpack(values, len(_COUNTERS)), strict=True)
+        )
         return {"flows": flows, "dropped": self._dropped, **counters}
 
     def close(self) -> None:

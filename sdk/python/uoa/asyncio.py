@@ -71,9 +71,7 @@ class _Transport(asyncio.DatagramTransport):
         check(lib.uoa_batch_new(out, self._fd, resolver.native), "socket")
         self._batch = ffi.gc(out[0], lib.uoa_batch_free)
         self._results = lib.uoa_batch_results(self._batch)
-        self._data = ffi.buffer(
-            lib.uoa_batch_data(self._batch), lib.UOA_BATCH * lib.UOA_BATCH_ROOM
-        )
+        self._data = ffi.buffer(lib.uoa_batch_data(self._batch), lib.UOA_BATCH * lib.UOA_BATCH_ROOM)
         self._addrs: list[Addr | None] = [None] * lib.UOA_BATCH_ALL_NAMES
         out = ffi.new("struct uoa_sender **")
         check(lib.uoa_sender_new(out, self._fd), "socket")
@@ -322,7 +320,7 @@ def _peername(sock: socket.socket) -> Any:
 
 
 def _is_wildcard(sock: socket.socket) -> bool:
-    return sock.getsockname()[0] in ("0.0.0.0", "::")  # noqa: S104
+    return sock.getsockname()[0] in ("0.0.0.0", "::")
 
 
 def _choose_resolver(
@@ -348,6 +346,7 @@ async def _open_socket(
     """Return a bound, non-blocking UDP socket, with the loop's own arguments."""
     if local_addr is None and remote_addr is None and family == 0:
         raise ValueError("unexpected address family")
+
     async def resolve(addr: tuple[str, int] | None) -> list[Any]:
         if addr is None:
             return []

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 from uoa import _dialects, _trust
 from uoa._address import MAPPED, pack_host, to_native, unpack_host
 from uoa._client import DIALECTS, names
-from uoa._exceptions import WireError
+from uoa._exceptions import ConfigurationError, WireError
 from uoa._native import ffi, lib
 
 if TYPE_CHECKING:
@@ -206,6 +206,13 @@ def build(
         WireError: the dialect has no such form, or the packet would be too long.
         ConfigurationError: an address is malformed.
     """
+    for name, address in (("client", client), ("vip", vip), ("src", src), ("dst", dst)):
+        if address is not None and not 0 <= address[1] <= 0xFFFF:
+            raise ConfigurationError(f"{name}: port {address[1]} is not one of 0 to 65535")
+    if not 0 <= vni <= 0xFFFFFFFF:
+        raise WireError(f"vni: {vni} does not fit 32 bits")
+    if outer not in (4, 6):
+        raise WireError(f"outer: {outer} is neither 4 nor 6")
     claim = _claim(dialect, client, vip, vni)
     part = _part(dialect, outer, src, dst)
     out = ffi.new("uint8_t[]", _ROOM)

@@ -19,7 +19,7 @@ def parse(text: str) -> tuple[str, int]:
         host = host[1:-1]
     elif ":" in host:
         raise ArgumentTypeError(f"{text!r}: write an IPv6 host in brackets, [{host}]:{port}")
-    host = host or "0.0.0.0"  # noqa: S104
+    host = host or "0.0.0.0"
     try:
         pack_host(host)
     except ConfigurationError as error:
