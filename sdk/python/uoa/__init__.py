@@ -21,6 +21,7 @@ Modules named after a framework (`uoa.asyncio`) load when they are first used.
 """
 
 from importlib import import_module as _import_module
+from typing import TYPE_CHECKING
 
 from uoa._client import Addr, Client
 from uoa._exceptions import (
@@ -35,6 +36,10 @@ from uoa._exceptions import (
 )
 from uoa._resolver import Resolver
 from uoa._version import __version__
+
+if TYPE_CHECKING:
+    from uoa import asyncio as asyncio
+    from uoa import wire as wire
 
 __all__ = [
     "Addr",

@@ -32,7 +32,7 @@ def pack_host(host: str) -> tuple[bytes, int]:
             return MAPPED + socket.inet_pton(socket.AF_INET, address), 0
         packed = socket.inet_pton(socket.AF_INET6, address)
         number = int(scope) if scope.isdigit() else socket.if_nametoindex(scope) if scope else 0
-    except OSError:
+    except (OSError, ValueError):  # A ValueError tells of a NUL.
         raise ConfigurationError(f"address {host!r}: not an IPv4 or IPv6 address") from None
     return packed, number
 
@@ -55,12 +55,14 @@ def to_native(address: Sequence[Any], native: Any = None) -> Any:
     return native
 
 
+def host_and_port(native: Any) -> tuple[str, int]:
+    """Return (host, port) of a `struct uoa_addr`; :: is an address as good as any."""
+    return unpack_host(bytes(ffi.buffer(native.host)), native.scope), native.port
+
+
 def from_native(native: Any) -> tuple[str, int] | None:
     """Return (host, port) of a `struct uoa_addr`, or None if its host is not known."""
-    packed = bytes(ffi.buffer(native.host))
-    if packed == _UNKNOWN:
-        return None
-    return unpack_host(packed, native.scope), native.port
+    return None if bytes(ffi.buffer(native.host)) == _UNKNOWN else host_and_port(native)
 
 
 @lru_cache(maxsize=4096)

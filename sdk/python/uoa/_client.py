@@ -8,7 +8,7 @@ import time
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
-from uoa._address import from_native, to_native
+from uoa._address import from_native, host_and_port, to_native
 from uoa._native import ffi, lib
 
 if TYPE_CHECKING:
@@ -124,18 +124,15 @@ class Addr(tuple[Any, ...]):
 
 def client_of(native: Any) -> Client:
     """Return the Client of a `struct uoa_client`."""
-    client = from_native(native.client)
-    peer = from_native(native.peer)
-    assert client is not None  # the kernel and the parser always give one
-    assert peer is not None
+    dialect = DIALECTS[native.dialect]
     return Client(
-        *client,
-        peer,
+        *host_and_port(native.client),
+        host_and_port(native.peer),
         from_native(native.local),
         SOURCES[native.source] or "none",
-        DIALECTS[native.dialect],
+        dialect,
         from_native(native.vip),
-        native.vni or None,
+        native.vni if dialect == "bd29" else None,
         native.learned / 1e9 if native.learned else None,
     )
 
@@ -148,6 +145,5 @@ def addr_of(native: Any, view: View, is_ipv6_socket: bool) -> Addr:
     host, port = client.peer
     if not is_ipv6_socket:
         return Addr((host, port), client)
-    if ":" not in host:
-        host = f"::ffff:{host}"
+    host = host.partition("%")[0] if ":" in host else f"::ffff:{host}"
     return Addr((host, port, 0, native.peer.scope), client)

@@ -6,6 +6,7 @@ from __future__ import annotations
 import errno
 import ipaddress
 import os
+import sys
 import warnings
 from typing import TYPE_CHECKING, Any
 
@@ -47,16 +48,20 @@ def _refuse(prefix: str, error: int) -> TrustError:
     return TrustError(f"trust: {prefix!r} is not an IPv4 or IPv6 prefix such as 10.0.0.0/24")
 
 
+def _warn(text: str) -> None:
+    """Warn at the line outside of this package that led here."""
+    frame, level = sys._getframe(), 1
+    while frame.f_back and frame.f_globals["__name__"].partition(".")[0] == "uoa":
+        frame, level = frame.f_back, level + 1
+    warnings.warn(text, TrustWarning, stacklevel=level)
+
+
 def prefixes(trust: str | Iterable[str] | None) -> tuple[str, ...]:
     """Return the prefixes that a `trust` argument means; None reads UOA_TRUST."""
     items = _split(_from_environment() if trust is None else trust)
     if "*" not in items:
         return tuple(items)
-    warnings.warn(
-        'trust="*": every sender can claim to be any client; name your balancers instead',
-        TrustWarning,
-        stacklevel=4,
-    )
+    _warn('trust="*": every sender can claim to be any client; name your balancers instead')
     return _EVERYBODY
 
 

@@ -1,0 +1,2 @@
+# SPDX-License-Identifier: MIT
+"""Hostile traffic against a running endpoint, for as long as one likes."""
