@@ -87,7 +87,8 @@ class Resolver:
             it (a balancer's own health checks too), "raise" reports an
             UnknownClientError.
         policy: "replace" lets a newer claim replace a flow's client, as balancers
-            that reuse ports need; "pin" keeps the first while the flow is active.
+            that reuse ports need; "pin" keeps the first while the flow is active
+            (cmsg only: with proxy each datagram speaks for itself).
         max_flows: how many flows are remembered; the least recently used leave.
         ttl: seconds after which a flow without datagrams is forgotten.
         max_age: seconds after which any flow is forgotten; None: never.
@@ -116,6 +117,11 @@ class Resolver:
             raise ConfigurationError(f"missing: {missing!r} is none of {', '.join(_MISSING)}")
         if policy not in _POLICIES:
             raise ConfigurationError(f"policy: {policy!r} is none of {', '.join(_POLICIES)}")
+        if policy == "pin" and self.backend == "proxy":
+            raise ConfigurationError(
+                "policy: 'pin' keeps the first claim of a flow, but behind a PROXY header each "
+                "datagram speaks for itself: leave it at 'replace'"
+            )
         if not 1 <= max_flows <= 1 << 28:
             raise ConfigurationError(f"max_flows: {max_flows} is not between 1 and {1 << 28}")
         for name, seconds in (("ttl", ttl), ("max_age", max_age)):
@@ -219,10 +225,8 @@ class Resolver:
         return {"flows": flows, "dropped": self._dropped, **counters}
 
     def close(self) -> None:
-        """Free the table. Sockets that use the resolver must be closed before."""
-        if self._native is not None:
-            ffi.release(self._native)
-            self._native = None
+        """Give the table up. It lives on in endpoints that use it, which report ClosedError."""
+        self._native = None
 
     def count_dropped(self, count: int) -> None:
         """Count datagrams that an endpoint dropped, because `missing` says so."""

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 from uoa._address import native_of
 from uoa._client import Addr, View, addr_of
 from uoa._errors_from_c import check, error_of
-from uoa._exceptions import ConfigurationError, UnknownClientError
+from uoa._exceptions import BackendError, ConfigurationError, UnknownClientError
 from uoa._native import ffi, lib
 from uoa._resolver import Resolver
 
@@ -28,6 +28,10 @@ __all__ = ["create_datagram_endpoint", "serve"]
 _BATCHES_PER_WAKEUP = 4  # then other tasks of the loop have their turn
 _HIGH_WATER = 64 * 1024  # bytes waiting to be sent, as in asyncio
 _GONE_QUIET = (-errno.EAGAIN, -errno.EINTR)
+_REFUSALS = {
+    errno.EAFNOSUPPORT: "neither AF_INET nor AF_INET6: give a UDP socket",
+    errno.EOPNOTSUPP: "UDP_GRO is on, but each datagram has a client of its own: switch it off",
+}
 
 
 class _Transport(asyncio.DatagramTransport):
@@ -58,18 +62,23 @@ class _Transport(asyncio.DatagramTransport):
         self._view = view
         self._is_ipv6 = sock.family == socket.AF_INET6
         self._closing = False
+        self._lost = False
         self._in_batch = False
         self._writing = False  # waits for the socket to take more
         self._paused = False
-        self._pending: deque[tuple[bytes, Any, Any]] = deque()
+        self._pending: deque[tuple[bytes, tuple[Any, Any]]] = deque()
         self._pending_bytes = 0
         self._limits = (_HIGH_WATER // 4, _HIGH_WATER)
+        # Kept, so that the table outlives a resolver that is closed too early.
+        self._table = resolver.native
+        out = ffi.new("struct uoa_batch **")
+        result = lib.uoa_batch_new(out, self._fd, self._table)
+        if -result in _REFUSALS:
+            raise BackendError(-result, f"socket: {_REFUSALS[-result]}")
+        check(result, "socket")
+        self._batch = ffi.gc(out[0], lib.uoa_batch_free)
         # A reply to a wildcard-bound socket leaves from where its question came to.
         self._is_wildcard = _is_wildcard(sock)
-
-        out = ffi.new("struct uoa_batch **")
-        check(lib.uoa_batch_new(out, self._fd, resolver.native), "socket")
-        self._batch = ffi.gc(out[0], lib.uoa_batch_free)
         self._results = lib.uoa_batch_results(self._batch)
         self._data = ffi.buffer(lib.uoa_batch_data(self._batch), lib.UOA_BATCH * lib.UOA_BATCH_ROOM)
         self._addrs: list[Addr | None] = [None] * lib.UOA_BATCH_ALL_NAMES
@@ -113,7 +122,7 @@ class _Transport(asyncio.DatagramTransport):
                 )
             finally:
                 self._in_batch = False
-                self._flush()
+                self._finish()
             if count < lib.UOA_BATCH:
                 return
 
@@ -130,7 +139,8 @@ class _Transport(asyncio.DatagramTransport):
         if self._resolver.missing != "peer":
             datagrams = self._known(datagrams)
         if self._received_all is not None:
-            self._call(self._received_all, datagrams)
+            if datagrams and not self._closing:
+                self._call(self._received_all, datagrams)
             return
         received = self._received
         for data, addr in datagrams:
@@ -191,25 +201,24 @@ class _Transport(asyncio.DatagramTransport):
             route = (to, local if self._is_wildcard else ffi.NULL)
         else:
             route = (native_of(tuple(addr)), ffi.NULL)
-        if self._pending:
-            self._wait(data, route)
-            return
-        self._put(data, route)
-        if not self._in_batch:
-            self._flush()
-
-    def _put(self, data: Any, route: tuple[Any, Any]) -> None:
-        """Queue in C; what finds the queue full waits in Python."""
         if not isinstance(data, bytes):
             data = bytes(data)
+        if self._pending or not self._put(data, route):
+            self._wait(data, route)
+        elif not self._in_batch:
+            self._flush()
+
+    def _put(self, data: bytes, route: tuple[Any, Any]) -> bool:
+        """Queue in C; return whether there was room."""
         result = lib.uoa_sender_put(self._sender, data, len(data), *route)
         if result == -errno.ENOBUFS:
             self._flush()
             result = lib.uoa_sender_put(self._sender, data, len(data), *route)
         if result == -errno.ENOBUFS:
-            self._wait(data, route)
-        elif result < 0:
+            return False
+        if result < 0:
             self._report(error_of(result))
+        return True
 
     def _flush(self) -> None:
         while (left := lib.uoa_sender_flush(self._sender)) < 0:
@@ -218,8 +227,15 @@ class _Transport(asyncio.DatagramTransport):
             self._writing = True
             self._loop.add_writer(self._fd, self._write_ready)
 
-    def _wait(self, data: Any, route: tuple[Any, Any]) -> None:
-        self._pending.append((bytes(data), *route))
+    def _finish(self) -> None:
+        """Send what is queued; a closing transport is done when nothing waits."""
+        self._flush()
+        if self._closing and not self._writing:
+            self._loop.call_soon(self._connection_lost, None)
+
+    def _wait(self, data: bytes, route: tuple[Any, Any]) -> None:
+        """Keep what finds the queue in C full."""
+        self._pending.append((data, route))
         self._pending_bytes += len(data)
         if self._pending_bytes > self._limits[1] and not self._paused:
             self._paused = True
@@ -230,16 +246,15 @@ class _Transport(asyncio.DatagramTransport):
         self._writing = False
         self._flush()
         while self._pending and not self._writing:
-            data, *route = self._pending.popleft()
+            data, route = self._pending.popleft()
+            if not self._put(data, route):
+                self._pending.appendleft((data, route))
+                break
             self._pending_bytes -= len(data)
-            self._put(data, (route[0], route[1]))
-            if not self._pending:
-                self._flush()
         if self._paused and self._pending_bytes <= self._limits[0]:
             self._paused = False
             self._call(self._protocol.resume_writing)
-        if self._closing and not self._writing:
-            self._loop.call_soon(self._connection_lost, None)
+        self._finish()
 
     def get_write_buffer_size(self) -> int:
         """Return how many bytes wait for the socket to take them."""
@@ -282,16 +297,11 @@ class _Transport(asyncio.DatagramTransport):
             return
         self._closing = True
         self._loop.remove_reader(self._fd)
-        if not self._writing and not self._in_batch:
-            self._flush()
-        if not self._writing:
-            self._loop.call_soon(self._connection_lost, None)
+        if not self._in_batch:
+            self._finish()
 
     def abort(self) -> None:
         """Close at once; what waits to be sent is lost."""
-        if self._writing:
-            self._loop.remove_writer(self._fd)
-            self._writing = False
         if not self._closing:
             self._loop.remove_reader(self._fd)
         self._closing = True
@@ -299,8 +309,11 @@ class _Transport(asyncio.DatagramTransport):
         self._loop.call_soon(self._connection_lost, None)
 
     def _connection_lost(self, error: Exception | None) -> None:
-        if self._sock.fileno() < 0:
+        if self._lost:
             return
+        self._lost = True
+        if self._writing:
+            self._loop.remove_writer(self._fd)
         try:
             self._protocol.connection_lost(error)
         finally:
@@ -308,6 +321,7 @@ class _Transport(asyncio.DatagramTransport):
             ffi.release(self._batch)
             ffi.release(self._sender)
             self._sock.close()
+            self._table = None
             if self._owns_resolver:
                 self._resolver.close()
 
@@ -418,28 +432,30 @@ async def create_datagram_endpoint(
     if view not in ("client", "peer"):
         raise ConfigurationError(f'view: {view!r} is neither "client" nor "peer"')
     loop = asyncio.get_running_loop()
+    modifiers = (local_addr, remote_addr, family, proto, flags, reuse_port, allow_broadcast)
+    if sock is not None and any(modifiers):
+        raise ValueError("socket modifier keyword arguments can not be used when sock is specified")
     chosen, is_own = _choose_resolver(resolver, trust)
+    opened = None
     try:
         if sock is None:
-            sock = await _open_socket(
-                loop, local_addr, remote_addr, family, proto, flags, reuse_port, allow_broadcast
-            )
+            sock = opened = await _open_socket(loop, *modifiers)
         elif sock.type != socket.SOCK_DGRAM:
             raise ValueError(f"A datagram socket was expected, got {sock!r}")
         sock.setblocking(False)
         protocol = protocol_factory()
-        try:
-            transport = _Transport(loop, sock, protocol, chosen, view, is_own)
-        except BaseException:
-            sock.close()
-            raise
+        transport = _Transport(loop, sock, protocol, chosen, view, is_own)
     except BaseException:
+        if opened is not None:
+            opened.close()
         if is_own:
             chosen.close()
         raise
-    ready = loop.create_future()
-    loop.call_soon(ready.set_result, None)
-    await ready
+    try:
+        await asyncio.sleep(0)  # connection_made() comes first
+    except BaseException:
+        transport.close()
+        raise
     return transport, protocol
 
 

@@ -19,12 +19,23 @@ from uoa._native import ffi, lib
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-__all__ = ["DIALECT_NAMES", "REASONS", "SWITCHES", "Decoded", "build", "build_local", "decode"]
+__all__ = [
+    "DIALECT_NAMES",
+    "PAYLOAD_DIALECTS",
+    "REASONS",
+    "SWITCHES",
+    "Decoded",
+    "build",
+    "build_local",
+    "decode",
+]
 
 SWITCHES = _dialects.SWITCHES
 """What can be enabled: "bd" stands for three dialects."""
 DIALECT_NAMES = tuple(name for name in DIALECTS if name)
 """What a claim can be made in."""
+PAYLOAD_DIALECTS = _dialects.PAYLOAD
+"""Those whose claim stands in front of the payload."""
 REASONS = tuple(name for name in names(lib.uoa_reason_name) if name)
 """The outcomes of the parser; "found" is the first."""
 

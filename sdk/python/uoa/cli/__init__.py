@@ -30,6 +30,13 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
+def _text_of(error: Exception) -> str:
+    """Return what happened, without the number that Python puts before it."""
+    if not isinstance(error, OSError) or error.strerror is None:
+        return str(error)
+    return f"{error.filename}: {error.strerror}" if error.filename else error.strerror
+
+
 def main(arguments: list[str] | None = None) -> int:
     """Run one command; return the exit status."""
     args = _parser().parse_args(arguments)
@@ -41,7 +48,7 @@ def main(arguments: list[str] | None = None) -> int:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 1
     except (UOAError, OSError) as error:
-        print(f"uoa: {error}", file=sys.stderr)
+        print(f"uoa: {_text_of(error)}", file=sys.stderr)
         return 1
     except KeyboardInterrupt:
         return 130

@@ -21,16 +21,13 @@ from typing import TYPE_CHECKING, Any
 
 from uoa import wire
 from uoa._exceptions import BackendError, ConfigurationError
-from uoa.cli import _hostport
+from uoa.cli import _ancillary, _hostport
 
 if TYPE_CHECKING:
     import argparse
 
 DIALECTS = tuple(name for name in wire.DIALECT_NAMES if name != "opp")
 
-_IP_RETOPTS = 7  # linux/in.h: the options of one datagram
-_IPV6_DSTOPTS = 59  # linux/in6.h
-_PAYLOAD = ("ppv2", "spp")
 _IDLE_SECONDS = 300.0
 _MAX_FLOWS = 10_000
 _READS_PER_WAKEUP = 64
@@ -117,19 +114,16 @@ class Balancer:
         tells = flow.left != 0
         if flow.left > 0:
             flow.left -= 1
-        ancillary: list[tuple[int, int, bytes]] = []
-        if tells and self._dialect in _PAYLOAD:
+        option = b""
+        if tells and self._dialect in wire.PAYLOAD_DIALECTS:
             data = flow.header + data
-        elif tells and self._outer == 4:
-            ancillary = [(socket.IPPROTO_IP, _IP_RETOPTS, flow.header)]
         elif tells:
-            ancillary = [(socket.IPPROTO_IPV6, _IPV6_DSTOPTS, flow.header)]
+            option = flow.header
         try:
-            flow.sock.sendmsg([data], ancillary)
+            flow.sock.sendmsg([data], _ancillary.options(option, self._outer))
         except OSError as error:
-            if ancillary and error.errno in (errno.EINVAL, errno.EPERM):
+            if option and error.errno in (errno.EINVAL, errno.EPERM):
                 raise BackendError(
-                    errno.EPERM,
                     f"lb: dialect {self._dialect!r}: sending IP options needs CAP_NET_RAW: run as "
                     "root, or inside `unshare -Urn`, or use --dialect ppv2",
                 ) from None
@@ -189,9 +183,10 @@ def _bound(address: tuple[str, int]) -> socket.socket:
     try:
         sock.setblocking(False)
         sock.bind(address)
-    except OSError:
+    except OSError as error:
         sock.close()
-        raise
+        where = _hostport.text_of(address)
+        raise BackendError(error.errno, f"lb: {where}: {error.strerror}") from None
     return sock
 
 

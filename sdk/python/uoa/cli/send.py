@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from uoa import wire
 from uoa._exceptions import BackendError, ConfigurationError, UOAError, WireError
-from uoa.cli import _hostport
+from uoa.cli import _ancillary, _hostport
 from uoa.cli.decode import facts, lines, unhex
 
 if TYPE_CHECKING:
@@ -27,12 +27,9 @@ if TYPE_CHECKING:
 SCHEMA = 1
 NO_DIALECT = "none"
 
-_PAYLOAD = ("ppv2", "spp")
 _PROTO_UDP = 17
 _PROTO_OPP = 248
 _EXT_DST_OPTS = 60
-_IP_RETOPTS = 7  # linux/in.h: the options of one datagram
-_IPV6_DSTOPTS = 59  # linux/in6.h
 _PROTO_RAW = 255  # a raw socket of it asks for the right to have one, nothing else
 _ROOM = 65536
 
@@ -59,13 +56,13 @@ def _added(args: argparse.Namespace, dialect: str, outer: int) -> _Added:
         opp = built() if args.option is None else args.option
     elif args.option is not None:
         option = args.option
-    elif dialect != NO_DIALECT and dialect not in _PAYLOAD:
+    elif dialect != NO_DIALECT and dialect not in wire.PAYLOAD_DIALECTS:
         option = built()
     if args.header is not None:
         header = args.header
     elif args.local:
         header = wire.build_local()
-    elif dialect in _PAYLOAD:
+    elif dialect in wire.PAYLOAD_DIALECTS:
         header = built()
     return _Added(option, opp, header)
 
@@ -184,11 +181,7 @@ class _Sender:
         if added.opp:
             self._send_raw(added.opp + udp)
             return
-        ancillary = []
-        if added.option and self._family == socket.AF_INET:
-            ancillary = [(socket.IPPROTO_IP, _IP_RETOPTS, added.option)]
-        elif added.option:
-            ancillary = [(socket.IPPROTO_IPV6, _IPV6_DSTOPTS, added.option)]
+        ancillary = _ancillary.options(added.option, 6 if self._family == socket.AF_INET6 else 4)
         self._udp.sendmsg([added.header, payload], ancillary)
 
     def _send_raw(self, data: bytes) -> None:
@@ -252,11 +245,9 @@ def run(args: argparse.Namespace) -> int:
     outer = 6 if ":" in args.to[0] else 4
     payload: bytes = args.payload
     to = _hostport.text_of(args.to)
+    added = _added(args, dialect, outer)
     try:
-        added = _added(args, dialect, outer)
         sender = _Sender(args.to, args.bind)
-    except UOAError as error:
-        raise ConfigurationError(f"send: {error}") from None
     except OSError as error:
         where = to if args.bind is None else f"{to} from {_hostport.text_of(args.bind)}"
         raise BackendError(f"send: to {where}: {error.strerror}: check the addresses") from None
@@ -315,7 +306,9 @@ def _dialect(args: argparse.Namespace) -> str:
     if args.local and dialect not in ("ppv2", NO_DIALECT):
         args.parser.error(f"--local: dialect {dialect} has no such header, ppv2 has")
     is_built = (
-        (args.header is None and not args.local) if dialect in _PAYLOAD else (args.option is None)
+        (args.header is None and not args.local)
+        if dialect in wire.PAYLOAD_DIALECTS
+        else (args.option is None)
     )
     if dialect != NO_DIALECT and is_built and args.client is None:
         args.parser.error(f"--client: dialect {dialect} names one")
