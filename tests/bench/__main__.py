@@ -6,14 +6,13 @@ from __future__ import annotations
 import argparse
 import json
 import platform
-import subprocess
 import sys
 import time
 from importlib.metadata import version
 from pathlib import Path
 from statistics import median
 
-from tests.bench.variants import DATAGRAMS, MODES, PAYLOAD, VARIANTS
+from tests.bench.variants import DATAGRAMS, MODES, PAYLOAD, VARIANTS, run_apart
 
 # Row: (this, against that, budget of drain, budget of echo)
 ROWS = (
@@ -22,16 +21,6 @@ ROWS = (
     ("uoa on asyncio", "uvloop", 0.9, 1.0),
     ("uoa on uvloop", "uvloop", 0.9, 1.0),
 )
-
-
-def _once(name: str, mode: str) -> float:
-    result = subprocess.run(
-        [sys.executable, "-m", "tests.bench.variants", name, mode],
-        check=True,
-        capture_output=True,
-        text=True,
-    )
-    return float(result.stdout)
 
 
 def _measure(rounds: int) -> dict[str, dict[str, list[float]]]:
@@ -43,7 +32,7 @@ def _measure(rounds: int) -> dict[str, dict[str, list[float]]]:
     for _ in range(rounds):
         for mode in MODES:
             for name in VARIANTS:
-                rates[mode][name].append(_once(name, mode))
+                rates[mode][name].append(run_apart(name, mode))
                 done += 1
                 print(f"\r{done} of {total} runs", end="", file=sys.stderr, flush=True)
     print(file=sys.stderr)

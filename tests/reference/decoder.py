@@ -543,11 +543,7 @@ def parse_prefixes(prefixes: tuple[str, ...]) -> tuple[Prefix, ...]:
 
 
 def is_trusted(source: bytes, prefixes: tuple[Prefix, ...]) -> bool:
-    """Row 21: tell whether the outer source is inside one of the prefixes of its family.
-
-    Rules 5: an IPv4-mapped outer address is an IPv4 address, even in an IPv6 header.
-    """
-    source = unmapped(source)
+    """Row 21: tell whether the outer source is inside one of the prefixes of its family."""
     number = int.from_bytes(source, "big")
     for prefix in prefixes:
         if prefix.address_len == len(source) and number & prefix.mask == prefix.network:

@@ -247,11 +247,17 @@ def union_in(kind: int, addresses: bytes) -> tuple[bytes, bytes]:
 
 
 def union_out(flow: Flow, v6_to_v4_prefix: str | None) -> tuple[int, bytes]:
-    """2.3 and 2.5: return the type and the 32 bytes of the union, unused bytes zero."""
-    fits_ipv4 = is_ipv4(flow.client) and (is_ipv4(flow.vip) or flow.vip == ANY)
-    if fits_ipv4 or is_nat64(flow, v6_to_v4_prefix):
+    """2.3 and 2.5: return the type and the 32 bytes of the union, unused bytes zero.
+
+    The type follows the client; a VIP of the other family does not fit, so it is left zero.
+    """
+    if is_nat64(flow, v6_to_v4_prefix):
         return 0, flow.client[12:] + flow.vip[12:] + bytes(24)
-    return 1, flow.client + flow.vip
+    if is_ipv4(flow.client):
+        vip = flow.vip[12:] if is_ipv4(flow.vip) else bytes(4)
+        return 0, flow.client[12:] + vip + bytes(24)
+    vip = bytes(16) if is_ipv4(flow.vip) else flow.vip
+    return 1, flow.client + vip
 
 
 def is_nat64(flow: Flow, v6_to_v4_prefix: str | None) -> bool:

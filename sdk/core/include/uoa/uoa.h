@@ -108,6 +108,7 @@ struct uoa_config {
 	X(CHANGED, "changed")           /* claims that differ from the table's */ \
 	X(EXPIRED, "expired")                                                  \
 	X(EVICTED, "evicted")                                                  \
+	X(AMBIGUOUS, "ambiguous") /* lookups that several clients matched */   \
 	X(CLAIMS_TRUSTED, "claims_trusted") /* client inside `trust` */        \
 	X(CONTROL_TRUNCATED, "control_truncated")                              \
 	X(PAYLOAD_TRUNCATED, "payload_truncated")
@@ -160,7 +161,7 @@ UOA_API void uoa_evidence_control(struct uoa_evidence *evidence, int level,
 				  int type, const void *data, size_t len);
 
 /* Who sent this datagram? Fills `client`; returns how many bytes of header to
- * take off the payload. `now` never runs backwards. */
+ * take off the payload. A thread's `now` may be a little behind another's. */
 UOA_API uint32_t uoa_resolve(struct uoa_resolver *resolver,
 			     const struct uoa_evidence *evidence, uint64_t now,
 			     struct uoa_client *client);

@@ -26,6 +26,10 @@ typedef __UINT32_TYPE__ uoa_u32;
 
 #define UOA_INLINE static inline __attribute__((always_inline, unused))
 
+/* Keep an object where it is. A compiler that takes it apart byte by byte needs
+ * more stack for the pieces than BPF has. */
+#define UOA_IN_MEMORY(object) __asm__ volatile("" : : "r"(object) : "memory")
+
 /*
  * Dialects: X(identifier, name, the switch that enables it). The numbers are
  * those of request 2051 (uapi.h) and of the BPF maps, so the order is an ABI.
@@ -328,6 +332,11 @@ enum uoa_form {
 	UOA_FORM_VNI6,
 };
 
+UOA_INLINE int uoa_form_is_ipo(uoa_u8 form)
+{
+	return form == UOA_FORM_ADDRESS4 || form == UOA_FORM_ADDRESS6;
+}
+
 /* Bytes of each form that carry something. */
 enum {
 	UOA_FORM_ADDRESS4_LEN = 6,
@@ -382,10 +391,8 @@ UOA_INLINE uoa_u8 uoa_option_judge(uoa_u8 area, uoa_u8 switches, uoa_u8 type,
 
 	form = uoa_option_form(area, type, len);
 	if (area == UOA_AREA_OPP)
-		return form == UOA_FORM_ADDRESS4 || form == UOA_FORM_ADDRESS6 ?
-			       form :
-			       UOA_FORM_BAD;
-	if (form == UOA_FORM_ADDRESS4 || form == UOA_FORM_ADDRESS6)
+		return uoa_form_is_ipo(form) ? form : UOA_FORM_BAD;
+	if (uoa_form_is_ipo(form))
 		needs = UOA_ENABLE_IPO;
 	else if (form == UOA_FORM_BAD && type == UOA_OPT_ADDRESS)
 		needs = UOA_ENABLE_IPO | UOA_ENABLE_BD;
@@ -399,7 +406,7 @@ UOA_INLINE uoa_u8 uoa_option_dialect(uoa_u8 area, uoa_u8 type, uoa_u8 form)
 {
 	if (area == UOA_AREA_OPP)
 		return UOA_DIALECT_OPP;
-	if (form == UOA_FORM_ADDRESS4 || form == UOA_FORM_ADDRESS6)
+	if (uoa_form_is_ipo(form))
 		return UOA_DIALECT_IPO;
 	if (type == UOA_OPT_ADDRESS)
 		return UOA_DIALECT_BD31;
@@ -451,6 +458,25 @@ UOA_INLINE void uoa_option_claim(struct uoa_claim *claim, uoa_u8 dialect,
 		uoa_claim_address(claim->client, window + 2, ipv6);
 		break;
 	}
+}
+
+/* One option on its way from the packet to the claims. */
+struct uoa_option {
+	uoa_u8 sender[16];
+	uoa_u8 window[UOA_FORM_MAX_LEN]; /* what is behind the leading octets */
+};
+
+/* Add the claim of ONE option that uoa_option_judge() took for an item. */
+UOA_INLINE void uoa_option_add(struct uoa_claims *all,
+			       const struct uoa_option *option, uoa_u8 area,
+			       uoa_u8 type, uoa_u8 form)
+{
+	struct uoa_claim claim;
+
+	uoa_option_claim(&claim, uoa_option_dialect(area, type, form), form,
+			 option->window);
+	UOA_IN_MEMORY(&claim);
+	uoa_claims_add(all, &claim, option->sender);
 }
 
 /* ---- One header ------------------------------------------------------------ */

@@ -13,9 +13,15 @@
  * user space, skb_header_pointer() in the module, bpf_skb_load_bytes() in BPF.
  * The walk asks only for bytes that the lengths it was given allow.
  *
- * The includer may also define UOA_WIRE_LOOP(rounds, step, state), for instance
- * as bpf_loop(rounds, step, state, 0); a plain loop is the default. A step
- * returns 1 when the walk is over.
+ * The includer may also define
+ *
+ *	UOA_WIRE_LOOP(rounds, step, state)
+ *		for instance as bpf_loop(rounds, step, state, 0); a plain loop is
+ *		the default. A step returns 1 when the walk is over.
+ *	UOA_WIRE_JUDGE, UOA_WIRE_ADD
+ *		functions to call in place of uoa_option_judge(), uoa_option_add().
+ *		In BPF, give them global linkage: the verifier then looks into each
+ *		once, and not on every path through every round that calls it.
  *
  * The order of the calls is that of rules 4.2:
  *
@@ -37,6 +43,13 @@
 			if (step(round_, state))                               \
 				break;                                         \
 	} while (0)
+#endif
+
+#ifndef UOA_WIRE_JUDGE
+#define UOA_WIRE_JUDGE uoa_option_judge
+#endif
+#ifndef UOA_WIRE_ADD
+#define UOA_WIRE_ADD uoa_option_add
 #endif
 
 /*
@@ -247,7 +260,7 @@ struct uoa_option_walk {
 	uoa_u16 rule; /* 0 as long as everything is well-formed */
 	uoa_u8 area;
 	uoa_u8 switches;
-	uoa_u8 sender[16];
+	struct uoa_option option;
 	struct uoa_claims claims;
 };
 
@@ -260,7 +273,7 @@ UOA_INLINE void uoa_option_walk_init(struct uoa_option_walk *w, const void *ctx,
 	__builtin_memset(w, 0, sizeof(*w));
 	w->ctx = ctx;
 	w->switches = switches;
-	__builtin_memcpy(w->sender, sender, 16);
+	__builtin_memcpy(w->option.sender, sender, 16);
 }
 
 /* Fetch what is behind an item's leading octets: a constant size a form. */
@@ -285,10 +298,8 @@ UOA_STEP uoa_option_step(uoa_u32 round, void *state)
 {
 	struct uoa_option_walk *w = state;
 	uoa_u32 off = w->off, left, total;
-	uoa_u8 window[UOA_FORM_MAX_LEN] = { 0 };
-	uoa_u8 head[2], form, dialect;
+	uoa_u8 head[2], type, form;
 	int is_ipv6 = w->area == UOA_AREA_IPV6;
-	struct uoa_claim claim;
 
 	(void)round;
 	UOA_WIRE_BOUND(off);
@@ -319,15 +330,15 @@ UOA_STEP uoa_option_step(uoa_u32 round, void *state)
 		return 1;
 	w->off = off + total;
 
-	form = uoa_option_judge(w->area, w->switches, head[0], head[1]);
+	type = head[0];
+	form = (uoa_u8)UOA_WIRE_JUDGE(w->area, w->switches, type, head[1]);
 	w->rule = form == UOA_FORM_BAD ? UOA_RULE_OPTION_SIZE : 0;
 	if (form <= UOA_FORM_BAD)
 		return w->rule != 0;
 
 	/* From here on the option is one of ours and complete. */
-	dialect = uoa_option_dialect(w->area, head[0], form);
 	off += sizeof(head);
-	if (w->area == UOA_AREA_IPV4 && dialect != UOA_DIALECT_IPO) {
+	if (w->area == UOA_AREA_IPV4 && !uoa_form_is_ipo(form)) {
 		w->rule = UOA_RULE_OPTION_FAMILY;
 		if (uoa_wire_read(w->ctx, off, head, sizeof(head)) ||
 		    head[0] != uoa_form_is_ipv6(form))
@@ -335,11 +346,10 @@ UOA_STEP uoa_option_step(uoa_u32 round, void *state)
 		off += sizeof(head);
 	}
 	w->rule = UOA_RULE_OPTION_PAST_END;
-	if (uoa_option_read(w->ctx, off, form, window))
+	if (uoa_option_read(w->ctx, off, form, w->option.window))
 		return 1;
 	w->rule = 0;
-	uoa_option_claim(&claim, dialect, form, window);
-	uoa_claims_add(&w->claims, &claim, w->sender);
+	UOA_WIRE_ADD(&w->claims, &w->option, w->area, type, form);
 	return 0;
 }
 
