@@ -135,13 +135,15 @@ class Traffic:
     def _send_payload(self) -> None:
         rng = self._rng
         kind = rng.random()
-        if kind < 0.05:
+        if kind < 0.03:
+            header = b""
+        elif kind < 0.05:
             header = wire.build_local()
         elif kind < 0.15:
             header = self._with_crc(_claim(rng, "ppv2", 4), right=rng.random() < 0.5)
         else:
             header = _claim(rng, "ppv2", 4)
-        if rng.random() < 0.5:
+        if header and rng.random() < 0.5:
             # Mostly behind the signature: what does not have it is no header.
             header = _damage(rng, header, first=12)
         rng.choice(self._socks4).sendto(

@@ -154,11 +154,18 @@ static void use(struct uoa_flows *f, struct uoa_flow *flow, uint64_t now)
 
 /* ---- Coming and going ------------------------------------------------------ */
 
+/* Threads read the clock before they take the lock, so that one may come with
+ * an earlier time than the one before it. */
+static uint64_t elapsed(uint64_t since, uint64_t now)
+{
+	return now > since ? now - since : 0;
+}
+
 static int is_expired(const struct uoa_flows *f, const struct uoa_flow *flow,
 		      uint64_t now)
 {
-	return now - flow->used > f->ttl ||
-	       (f->max_age && now - flow->learned > f->max_age);
+	return elapsed(flow->used, now) > f->ttl ||
+	       (f->max_age && elapsed(flow->learned, now) > f->max_age);
 }
 
 static void drop(struct uoa_flows *f, struct uoa_flow *flow, uint32_t counter)

@@ -43,17 +43,18 @@ static int enable(int fd, int level, int option)
 }
 
 /* Ask the kernel for what the resolver needs. An AF_INET6 socket receives IPv4
- * datagrams too unless it is v6-only, and takes IPv4 options in any case. */
+ * datagrams too unless it is v6-only, and takes IPv4 options in any case. Only
+ * the IPv4 packet info has the host's own address for a broadcast datagram. */
 static int enable_control(int fd, int family, int is_wildcard)
 {
 	int error = enable(fd, IPPROTO_IP, IP_RECVOPTS);
 
 	if (!error && family == AF_INET6)
 		error = enable(fd, IPPROTO_IPV6, IPV6_RECVDSTOPTS);
+	if (!error && is_wildcard && family == AF_INET6)
+		error = enable(fd, IPPROTO_IPV6, IPV6_RECVPKTINFO);
 	if (!error && is_wildcard)
-		error = family == AF_INET6 ?
-				enable(fd, IPPROTO_IPV6, IPV6_RECVPKTINFO) :
-				enable(fd, IPPROTO_IP, IP_PKTINFO);
+		error = enable(fd, IPPROTO_IP, IP_PKTINFO);
 	return error;
 }
 

@@ -26,11 +26,11 @@ struct uoa_resolver {
 	struct uoa_trust *trust;
 	struct uoa_flows *flows;
 	uint8_t switches;
-	uint64_t news; /* counters that left 0 and were not told of yet, as bits */
+	uint64_t told; /* counters that were not 0 when news were last asked for */
 	uint64_t counters[COUNTER_COUNT];
 };
 
-_Static_assert(COUNTER_COUNT <= 64, "news has a bit for each counter");
+_Static_assert(COUNTER_COUNT <= 64, "news have a bit for each counter");
 
 int uoa_resolver_new(struct uoa_resolver **resolver,
 		     const struct uoa_config *config)
@@ -81,8 +81,7 @@ void uoa_resolver_unlock(struct uoa_resolver *r)
 
 void uoa_resolver_count(struct uoa_resolver *r, uint32_t counter)
 {
-	if (r->counters[counter]++ == 0)
-		r->news |= (uint64_t)1 << counter;
+	r->counters[counter]++;
 }
 
 void uoa_resolver_set_trust(struct uoa_resolver *r, struct uoa_trust *trust)
@@ -109,11 +108,13 @@ uint32_t uoa_resolver_counters(struct uoa_resolver *r, uint64_t *counters)
 
 uint64_t uoa_resolver_news(struct uoa_resolver *r)
 {
-	uint64_t news;
+	uint64_t counted = 0, news;
 
 	uoa_resolver_lock(r);
-	news = r->news;
-	r->news = 0;
+	for (uint32_t i = 0; i < COUNTER_COUNT; i++)
+		counted |= (uint64_t)(r->counters[i] != 0) << i;
+	news = counted & ~r->told;
+	r->told = counted;
 	uoa_resolver_unlock(r);
 	return news;
 }
@@ -138,12 +139,16 @@ void uoa_evidence_control(struct uoa_evidence *evidence, int level, int type,
 		}
 	} else if (level == IPPROTO_IP && type == IP_PKTINFO &&
 		   len == sizeof(struct in_pktinfo)) {
-		/* The host's own address, also for a broadcast datagram. */
+		/* The host's own address, also for a broadcast datagram. The
+		 * kernel has it for those only that came after it was asked
+		 * for; earlier ones tell where they were sent to. */
 		struct in_pktinfo info;
 
 		memcpy(&info, bytes, sizeof(info));
 		uoa_address_map(evidence->local.host,
-				(const uint8_t *)&info.ipi_spec_dst);
+				info.ipi_spec_dst.s_addr ?
+					(const uint8_t *)&info.ipi_spec_dst :
+					(const uint8_t *)&info.ipi_addr);
 	} else if (level == IPPROTO_IPV6 && type == IPV6_PKTINFO &&
 		   len == sizeof(struct in6_pktinfo)) {
 		struct in6_pktinfo info;
@@ -316,21 +321,21 @@ int uoa_lookup(struct uoa_resolver *r, const struct uoa_addr *peer,
 {
 	const struct uoa_flow *flow = NULL;
 	struct uoa_flow_key key;
-	int several = 0, error = 0;
+	int several = 0, error = -ENOENT;
 
 	set_unclaimed(client, peer, local, UOA_SOURCE_NONE);
 	set_key(&key, peer, local);
 	uoa_resolver_lock(r);
-	if (!uoa_trust_contains(r->trust, peer->host))
-		client->source = UOA_SOURCE_DIRECT;
-	else
+	/* Flows of peers that have left `trust` are not used. */
+	if (uoa_trust_contains(r->trust, peer->host))
 		flow = uoa_flows_find(r->flows, &key, now, &several);
-	if (several)
+	if (several) {
+		uoa_resolver_count(r, UOA_COUNTER_AMBIGUOUS);
 		error = -ENOTUNIQ;
-	else if (flow)
+	} else if (flow) {
 		set_client(client, &flow->claim, flow->learned);
-	else if (client->source == UOA_SOURCE_NONE)
-		error = -ENOENT;
+		error = 0;
+	}
 	uoa_resolver_unlock(r);
 	return error;
 }

@@ -194,9 +194,10 @@ class Resolver:
         return client, data[strip:]
 
     def lookup(self, peer: Sequence[Any], local: Sequence[Any] | None = None) -> Client | None:
-        """Return who is behind `peer` now, as the table knows it, or None.
+        """Return who is behind `peer` now, as the table of flows knows it, or None.
 
-        Without `local` the answer is None also when several clients match.
+        The table holds flows of trusted peers only. Without `local` the answer
+        is None also when several clients match, which is counted `ambiguous`.
         """
         native = ffi.new("struct uoa_client *")
         key = (to_native(peer), ffi.new("struct uoa_addr *"))

@@ -1,0 +1,134 @@
+# SPDX-License-Identifier: MIT
+"""What this machine can do, for tests that need more than a Python interpreter.
+
+UOA_REQUIRE names the capabilities that must not be missing: there a test that
+needs one of them fails where it would be skipped.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import functools
+import importlib.util
+import os
+import platform
+import shutil
+import socket
+import subprocess
+from collections.abc import Callable
+from typing import Final
+
+import pytest
+
+import uoa
+from tests.senders import send_option
+
+Probe = Callable[[], str | None]
+
+# linux/bpf.h: bpf(BPF_MAP_CREATE) for one array of one integer.
+_BPF_SYSCALL: Final = {"x86_64": 321, "aarch64": 280, "riscv64": 280, "s390x": 351, "ppc64le": 361}
+_BPF_MAP_CREATE: Final = 0
+_BPF_ARRAY: Final = (2, 4, 4, 1)  # type, key size, value size, entries
+
+
+def _program(name: str) -> Probe:
+    return lambda: None if shutil.which(name) else f"no {name} in PATH"
+
+
+def _netns() -> str | None:
+    if shutil.which("unshare") is None:
+        return "no unshare in PATH (util-linux)"
+    for flags in ("-n", "-Urn"):
+        result = subprocess.run(["unshare", flags, "true"], capture_output=True, text=True)
+        if result.returncode == 0:
+            return None
+    return result.stderr.strip()
+
+
+def _userns() -> str | None:
+    result = subprocess.run(["unshare", "-Urn", "true"], capture_output=True, text=True)
+    return result.stderr.strip() if result.returncode else None
+
+
+def _raw() -> str | None:
+    option = uoa.wire.build("ipo", ("192.0.2.1", 1))
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sock:
+        sock.bind(("127.0.0.1", 0))
+        try:
+            send_option(sock, sock.getsockname(), option)
+        except OSError as error:
+            return f"IP options cannot be sent (CAP_NET_RAW): {error}"
+    return None
+
+
+def _bpf() -> str | None:
+    if os.geteuid() != 0:
+        return "not root"
+    number = _BPF_SYSCALL.get(platform.machine())
+    if number is None:
+        return f"no number of bpf() for {platform.machine()}"
+    attributes = (ctypes.c_uint32 * 32)(*_BPF_ARRAY)
+    libc = ctypes.CDLL(None, use_errno=True)
+    fd = libc.syscall(number, _BPF_MAP_CREATE, attributes, ctypes.sizeof(attributes))
+    if fd < 0:
+        return f"bpf(): {os.strerror(ctypes.get_errno())}"
+    os.close(fd)
+    if reason := _program("clang")():
+        return reason
+    result = subprocess.run(
+        ["clang", "-E", "-x", "c", "-"],
+        input="#include <bpf/bpf.h>\n#include <bpf/bpf_helper_defs.h>\n",
+        capture_output=True,
+        text=True,
+    )
+    return "no headers of libbpf" if result.returncode else None
+
+
+def _uvloop() -> str | None:
+    return None if importlib.util.find_spec("uvloop") else "uvloop is not installed"
+
+
+def _ipv6() -> str | None:
+    try:
+        with socket.socket(socket.AF_INET6, socket.SOCK_DGRAM) as sock:
+            sock.bind(("::1", 0))
+    except OSError as error:
+        return f"::1 cannot be bound: {error}"
+    return None
+
+
+PROBES: Final[dict[str, Probe]] = {
+    "bpf": _bpf,
+    "clang": _program("clang"),
+    "gcc": _program("gcc"),
+    "ip": _program("ip"),
+    "ipv6": _ipv6,
+    "netns": _netns,
+    "raw": _raw,
+    "userns": _userns,
+    "uvloop": _uvloop,
+}
+
+
+@functools.cache
+def lacks(name: str) -> str | None:
+    """Return why the machine has not this capability, or None if it has."""
+    return PROBES[name]()
+
+
+def required() -> set[str]:
+    """Return the capabilities that UOA_REQUIRE names."""
+    return set(os.environ.get("UOA_REQUIRE", "").replace(",", " ").split())
+
+
+def need(name: str) -> None:
+    """Skip the calling test, with the reason, unless the machine has this capability.
+
+    Fails instead of skipping when UOA_REQUIRE names it.
+    """
+    reason = lacks(name)
+    if reason is None:
+        return
+    if name in required():
+        pytest.fail(f"UOA_REQUIRE names {name!r}, which is missing here: {reason}", pytrace=False)
+    pytest.skip(f"needs {name}: {reason}")

@@ -1,0 +1,351 @@
+# SPDX-License-Identifier: MIT
+"""What every backend must get right, over real sockets, for each pair of families.
+
+All addresses are on the loopback interface of a fresh network namespace, which
+the marker `netns` makes, and finds empty again at the end:
+
+    client 1 ─┐   ┌─ balancer 1 ─┐  one socket for each client: its address and
+              ├───┤              ├─ port are what the server's socket sees        ─► server
+    client 2 ─┘   └─ balancer 2 ─┘                                                    ▲
+    stranger ─────────────────────────────────────────────────────────────────────────┘
+
+The sockets of a balancer are the tests' own, and they claim whatever a test
+wants. Which client the server sees is in its answers, which come back to the
+socket that asked, or to nobody.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+import socket
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import ExitStack, asynccontextmanager
+from dataclasses import dataclass, field
+from typing import Any, Final, Literal, NamedTuple
+
+import pytest
+
+import uoa
+import uoa.asyncio
+from tests.senders import Address, send_claim, udp_socket
+
+PATIENCE: Final = 30  # seconds, for what takes milliseconds
+
+Policy = Literal["replace", "pin"]
+
+
+class Hosts(NamedTuple):
+    """The addresses of one family, who is who on the drawing."""
+
+    clients: tuple[str, str]
+    balancers: tuple[str, str]
+    server: str
+    stranger: str
+    trust: str
+
+
+HOSTS: Final = {
+    4: Hosts(
+        ("203.0.113.7", "203.0.113.8"), ("10.0.0.5", "10.0.0.6"), "10.0.1.9", "10.0.2.1",
+        "10.0.0.0/24",
+    ),
+    6: Hosts(
+        ("2001:db8:c::7", "2001:db8:c::8"), ("fd00:0:0:1::5", "fd00:0:0:1::6"), "fd00:0:0:2::9",
+        "fd00:0:0:3::1", "fd00:0:0:1::/64",
+    ),
+}  # fmt: skip
+ADDRESSES: Final = [
+    host for hosts in HOSTS.values() for host in (*hosts.balancers, hosts.server, hosts.stranger)
+]
+
+# Families of the client and of the packets that the server gets.
+PAIRS: Final = {"4to4": (4, 4), "6to6": (6, 6), "nat46": (4, 6), "nat64": (6, 4)}
+DIALECTS: Final = {"cmsg": "ipo", "proxy": "ppv2"}
+
+pytestmark = [
+    pytest.mark.netns(*ADDRESSES),
+    pytest.mark.parametrize("pair", PAIRS),
+    pytest.mark.parametrize("backend", DIALECTS),
+]
+
+
+class Answer(NamedTuple):
+    """What the server made of a datagram."""
+
+    client: Address
+    source: str
+    payload: str
+
+
+class Server(asyncio.DatagramProtocol):
+    """Answers each datagram with who sent it."""
+
+    def __init__(self) -> None:
+        self.errors: list[Exception] = []
+        self.has_error = asyncio.Event()
+        self.lost = asyncio.Event()
+        self._transport: asyncio.DatagramTransport
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        """Take the transport."""
+        assert isinstance(transport, asyncio.DatagramTransport)
+        self._transport = transport
+
+    def datagram_received(self, data: bytes, addr: Any) -> None:
+        """Answer."""
+        client = addr.client
+        facts = f"{client.host} {client.port} {client.source} ".encode()
+        self._transport.sendto(facts + data, addr)
+
+    def error_received(self, exc: Exception) -> None:
+        """Remember."""
+        self.errors.append(exc)
+        self.has_error.set()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """Tell that it is over."""
+        self.lost.set()
+
+
+@dataclass
+class World:
+    """A server, and what is around it."""
+
+    inside: Hosts
+    clients: tuple[Address, Address]
+    dialect: str
+    resolver: uoa.Resolver
+    server: Server
+    address: Address
+    sockets: ExitStack = field(default_factory=ExitStack)
+
+    def flow(self, balancer: int = 0, port: int = 0, host: str | None = None) -> socket.socket:
+        """Return a socket of a balancer, or of another host, that hears the server only."""
+        sock = self.sockets.enter_context(udp_socket(host or self.inside.balancers[balancer], port))
+        sock.connect(self.address)
+        sock.setblocking(False)
+        return sock
+
+    def send(self, sock: socket.socket, payload: str, claim: Address | None = None) -> None:
+        """Send a datagram to the server that claims to be from `claim`, or claims nothing."""
+        if claim is None:
+            sock.send(payload.encode())
+        else:
+            send_claim(sock, self.address, claim, payload.encode(), self.dialect)
+
+    async def answer(self, sock: socket.socket) -> Answer:
+        """Wait for an answer at the socket that asked."""
+        data = await asyncio.get_running_loop().sock_recv(sock, 65536)
+        host, port, source, payload = data.decode(errors="replace").split(" ", 3)
+        return Answer((host, int(port)), source, payload)
+
+    async def ask(self, sock: socket.socket, claim: Address | None = None) -> Answer:
+        """Send a datagram and wait for its answer."""
+        self.send(sock, "data", claim)
+        return await self.answer(sock)
+
+    async def who(self, sock: socket.socket, claim: Address | None = None) -> Address | None:
+        """Return the client that the server resolved, None if it did not."""
+        answer = await self.ask(sock, claim)
+        return None if answer.source in ("direct", "none") else answer.client
+
+
+@asynccontextmanager
+async def world(pair: str, backend: str, **arguments: Any) -> AsyncIterator[World]:
+    """Start a server; close everything at the end."""
+    outer, inner = (HOSTS[family] for family in PAIRS[pair])
+    dialect = DIALECTS[backend]
+    resolver = uoa.Resolver(inner.trust, backend, dialect, **arguments)
+    transport, server = await uoa.asyncio.create_datagram_endpoint(
+        Server, (inner.server, 0), resolver=resolver
+    )
+    assert isinstance(server, Server)
+    one, other = outer.clients
+    here = World(
+        inner, ((one, 5001), (other, 5002)), dialect, resolver, server,
+        transport.get_extra_info("sockname")[:2],
+    )  # fmt: skip
+    try:
+        with here.sockets:
+            yield here
+    finally:
+        transport.close()
+        await server.lost.wait()
+        resolver.close()
+
+
+def run(main: Callable[[], Awaitable[None]]) -> None:
+    """Run a test's coroutine, with patience."""
+
+    async def bounded() -> None:
+        async with asyncio.timeout(PATIENCE):
+            await main()
+
+    asyncio.run(bounded())
+
+
+def test_two_clients_never_mix(pair: str, backend: str) -> None:
+    """Of two clients behind one balancer, 1,000 times in turn, each answer is right."""
+
+    async def main() -> None:
+        async with world(pair, backend) as here:
+            flows = [here.flow(), here.flow()]
+            for start in range(0, 1000, 10):
+                # Ten of each are on their way at once, so that batches mix them.
+                for turn in range(start, start + 10):
+                    for number, (sock, client) in enumerate(zip(flows, here.clients, strict=True)):
+                        claims = backend == "proxy" or turn < 3
+                        here.send(sock, f"{number} {turn}", client if claims else None)
+                for turn in range(start, start + 10):
+                    for number, (sock, client) in enumerate(zip(flows, here.clients, strict=True)):
+                        expected = Answer(client, backend, f"{number} {turn}")
+                        assert await here.answer(sock) == expected
+
+            stats = here.resolver.stats()
+            assert (stats["datagrams"], stats["resolved"]) == (2000, 2000)
+            assert stats["flows"] == (2 if backend == "cmsg" else 0)
+
+    run(main)
+
+
+def test_a_reused_port_is_the_new_client(pair: str, backend: str) -> None:
+    """When a balancer gives a port to another client, that one is seen from its first claim on."""
+
+    async def main() -> None:
+        async with world(pair, backend) as here:
+            old, new = here.clients
+            sock = here.flow()
+            port = sock.getsockname()[1]
+            assert await here.who(sock, old) == old
+            sock.close()
+            sock = here.flow(port=port)
+
+            assert await here.who(sock, new) == new
+            assert await here.who(sock) == (new if backend == "cmsg" else None)
+            assert await here.who(sock, new) == new
+            assert here.resolver.stats()["changed"] == (1 if backend == "cmsg" else 0)
+
+    run(main)
+
+
+def test_an_untrusted_sender_is_direct(pair: str, backend: str) -> None:
+    """A stranger with a perfect claim is itself: answered, counted, and in no table."""
+
+    async def main() -> None:
+        async with world(pair, backend) as here:
+            sock = here.flow(host=here.inside.stranger)
+            answer = await here.ask(sock, here.clients[0])
+
+            assert (answer.client, answer.source) == (sock.getsockname()[:2], "direct")
+            assert answer.payload.endswith("data")
+            assert await here.ask(sock) == Answer(sock.getsockname()[:2], "direct", "data")
+            stats = here.resolver.stats()
+            assert (stats["untrusted"], stats["direct"]) == (1, 2)
+            assert (stats["flows"], stats["learned"], stats["found"]) == (0, 0, 0)
+
+    run(main)
+
+
+def test_a_stranger_does_not_touch_a_flow(pair: str, backend: str) -> None:
+    """A stranger that uses the same port as a balancer changes nothing for its client."""
+
+    async def main() -> None:
+        async with world(pair, backend) as here:
+            victim, forged = here.clients
+            sock = here.flow()
+            assert await here.who(sock, victim) == victim
+            stranger = here.flow(host=here.inside.stranger, port=sock.getsockname()[1])
+            assert await here.who(stranger, forged) is None
+
+            assert await here.who(sock) == (victim if backend == "cmsg" else None)
+            assert await here.who(sock, victim) == victim
+
+    run(main)
+
+
+@pytest.mark.parametrize("policy", ["replace", "pin"])
+def test_three_good_datagrams_then_a_forged_one(pair: str, backend: str, policy: Policy) -> None:
+    """A client's own claim that a balancer lets through lies under "replace", not under "pin".
+
+    For headers there is no "pin": each datagram speaks for itself, and the
+    resolver says so.
+    """
+
+    async def main() -> None:
+        async with world(pair, backend, policy=policy) as here:
+            client, forged = here.clients
+            sock = here.flow()
+            for _ in range(3):
+                assert await here.who(sock, client) == client
+            believed = forged if policy == "replace" else client
+
+            assert await here.who(sock, forged) == believed
+            assert await here.who(sock) == (believed if backend == "cmsg" else None)
+            assert here.resolver.stats()["changed"] == (1 if backend == "cmsg" else 0)
+
+    if (backend, policy) == ("proxy", "pin"):
+        with pytest.raises(uoa.ConfigurationError, match="each datagram speaks for itself"):
+            run(main)
+    else:
+        run(main)
+
+
+def test_a_busy_flow_stays_known(pair: str, backend: str) -> None:
+    """With a claim on its first three datagrams only a flow stays known, past its ttl.
+
+    Headers are not remembered: there the fourth datagram is an error that names
+    the peer, where the user asked for errors.
+    """
+
+    async def busy() -> None:
+        async with world(pair, backend, ttl=1.0) as here:
+            client = here.clients[0]
+            sock = here.flow()
+            end = time.monotonic() + 1.3
+            for turn in itertools.count():
+                assert await here.who(sock, client if turn < 3 else None) == client
+                if time.monotonic() > end:
+                    break
+
+            stats = here.resolver.stats()
+            assert (stats["learned"], stats["found"], stats["expired"]) == (1, 3, 0)
+
+    async def forgotten() -> None:
+        async with world(pair, backend, missing="raise") as here:
+            client = here.clients[0]
+            sock = here.flow()
+            for _ in range(3):
+                assert await here.who(sock, client) == client
+            here.send(sock, "data")
+            await here.server.has_error.wait()
+
+            [error] = here.server.errors
+            assert isinstance(error, uoa.UnknownClientError)
+            assert error.peer == sock.getsockname()[:2]
+            assert await here.who(sock, client) == client
+
+    run(busy if backend == "cmsg" else forgotten)
+
+
+def test_one_client_through_two_balancers(pair: str, backend: str) -> None:
+    """Each answer leaves through the balancer that asked, though both name the same client."""
+
+    async def main() -> None:
+        async with world(pair, backend) as here:
+            client = here.clients[0]
+            flows = [here.flow(balancer=0), here.flow(balancer=1)]
+            for turn in range(100):
+                claims = backend == "proxy" or turn < 3
+                for number, sock in enumerate(flows):
+                    here.send(sock, f"{number} {turn}", client if claims else None)
+                for number, sock in enumerate(flows):
+                    assert await here.answer(sock) == Answer(client, backend, f"{number} {turn}")
+
+            for sock in flows:
+                with pytest.raises(BlockingIOError):
+                    sock.recv(65536)
+            assert here.resolver.stats()["flows"] == (2 if backend == "cmsg" else 0)
+
+    run(main)
