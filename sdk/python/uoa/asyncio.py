@@ -66,7 +66,7 @@ class _Transport(asyncio.DatagramTransport):
         self._in_batch = False
         self._writing = False  # waits for the socket to take more
         self._paused = False
-        self._pending: deque[tuple[bytes, tuple[Any, Any]]] = deque()
+        self._pending: deque[tuple[bytes, Any, Any]] = deque()
         self._pending_bytes = 0
         self._limits = (_HIGH_WATER // 4, _HIGH_WATER)
         # Kept, so that the table outlives a resolver that is closed too early.
@@ -188,32 +188,34 @@ class _Transport(asyncio.DatagramTransport):
 
     def sendto(self, data: Any, addr: Any = None) -> None:
         """Send a datagram: to the peer of an `Addr`, or to a plain address."""
-        if not isinstance(data, (bytes, bytearray, memoryview)):
-            raise TypeError(
-                f"data argument must be a bytes-like object, not {type(data).__name__!r}"
-            )
+        if type(data) is not bytes:
+            if not isinstance(data, (bytearray, memoryview, bytes)):
+                raise TypeError(
+                    f"data argument must be a bytes-like object, not {type(data).__name__!r}"
+                )
+            data = bytes(data)
         if self._closing:
             return
-        if addr is None:
-            route = (ffi.NULL, ffi.NULL)
-        elif type(addr) is Addr:
+        to = local = ffi.NULL
+        if type(addr) is Addr:
             to, local = addr.route()
-            route = (to, local if self._is_wildcard else ffi.NULL)
-        else:
-            route = (native_of(tuple(addr)), ffi.NULL)
-        if not isinstance(data, bytes):
-            data = bytes(data)
-        if self._pending or not self._put(data, route):
-            self._wait(data, route)
+            if not self._is_wildcard:
+                local = ffi.NULL
+        elif addr is not None:
+            to = native_of(tuple(addr))
+        if self._pending or not self._put(data, to, local):
+            self._wait(data, to, local)
         elif not self._in_batch:
             self._flush()
 
-    def _put(self, data: bytes, route: tuple[Any, Any]) -> bool:
+    def _put(self, data: bytes, to: Any, local: Any) -> bool:
         """Queue in C; return whether there was room."""
-        result = lib.uoa_sender_put(self._sender, data, len(data), *route)
+        result = lib.uoa_sender_put(self._sender, data, len(data), to, local)
+        if result == 0:
+            return True
         if result == -errno.ENOBUFS:
             self._flush()
-            result = lib.uoa_sender_put(self._sender, data, len(data), *route)
+            result = lib.uoa_sender_put(self._sender, data, len(data), to, local)
         if result == -errno.ENOBUFS:
             return False
         if result < 0:
@@ -233,9 +235,9 @@ class _Transport(asyncio.DatagramTransport):
         if self._closing and not self._writing:
             self._loop.call_soon(self._connection_lost, None)
 
-    def _wait(self, data: bytes, route: tuple[Any, Any]) -> None:
+    def _wait(self, data: bytes, to: Any, local: Any) -> None:
         """Keep what finds the queue in C full."""
-        self._pending.append((data, route))
+        self._pending.append((data, to, local))
         self._pending_bytes += len(data)
         if self._pending_bytes > self._limits[1] and not self._paused:
             self._paused = True
@@ -246,10 +248,10 @@ class _Transport(asyncio.DatagramTransport):
         self._writing = False
         self._flush()
         while self._pending and not self._writing:
-            data, route = self._pending.popleft()
-            if not self._put(data, route):
-                self._pending.appendleft((data, route))
+            data, to, local = self._pending[0]
+            if not self._put(data, to, local):
                 break
+            self._pending.popleft()
             self._pending_bytes -= len(data)
         if self._paused and self._pending_bytes <= self._limits[0]:
             self._paused = False
