@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import logging
+import socket
 import time
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -47,7 +48,7 @@ _ADVICE = {
 
 
 def _pick_backend(backend: str, dialects: tuple[str, ...] | None) -> str:
-    """Return the backend for a resolver, as design of `auto` has it."""
+    """Return the backend that is asked for, or that `auto` finds by the dialects."""
     if backend not in ("auto", *BACKENDS):
         raise ConfigurationError(f"backend: {backend!r} is none of auto, {', '.join(BACKENDS)}")
     wanted = set(dialects or ())
@@ -180,7 +181,7 @@ class Resolver:
         payload = ffi.from_buffer(data)
         evidence.payload = ffi.cast("uint8_t *", payload)
         evidence.payload_len = len(data)
-        evidence.control_truncated = flags & 0x8 != 0  # MSG_CTRUNC
+        evidence.control_truncated = flags & socket.MSG_CTRUNC != 0
         kept = [payload]
         for level, kind, item in ancdata:
             kept.append(ffi.from_buffer(item))
