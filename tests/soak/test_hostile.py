@@ -16,6 +16,8 @@ from tests.capability import need
 SECONDS = float(os.environ.get("UOA_SOAK_SECONDS", "20"))
 SEED = int(os.environ.get("UOA_SOAK_SEED", "1"))
 
+pytestmark = pytest.mark.timeout(SECONDS + 120)
+
 # What each backend can make of such traffic; every one must really occur.
 REASONS = {
     "options": ("found", "absent", "malformed", "invalid_addr", "conflict", "untrusted"),
