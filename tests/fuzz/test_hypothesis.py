@@ -251,6 +251,7 @@ def parser() -> Iterator[harness.Conversation]:
         yield conversation
 
 
+@pytest.mark.timeout(120 + EXAMPLES // 20)
 @settings(
     max_examples=EXAMPLES,
     deadline=None,

@@ -11,9 +11,11 @@ The interfaces vanish with the namespace.
 from __future__ import annotations
 
 import asyncio
+import select
 import socket
 import struct
 import subprocess
+import time
 from collections.abc import Awaitable, Callable
 from typing import Any, Final
 
@@ -44,6 +46,21 @@ def make_link() -> None:
         "address add fe80::1/64 dev here nodad",
     ):
         subprocess.run(["ip", *line.split()], check=True)
+    wait_up("here", "there")
+
+
+def wait_up(*names: str) -> None:
+    """Wait until the kernel sends on these links: it drops frames until it has seen a carrier."""
+    deadline = time.monotonic() + PATIENCE
+    for name in names:
+        while (
+            "state UP"
+            not in subprocess.run(
+                ["ip", "-oneline", "link", "show", name], check=True, capture_output=True, text=True
+            ).stdout
+        ):
+            assert time.monotonic() < deadline, f"{name} does not come up"
+            select.select([], [], [], 0.01)
 
 
 class Recorder(asyncio.DatagramProtocol):
