@@ -210,6 +210,21 @@ def test_two_clients_never_mix(pair: str, backend: str) -> None:
     run(main)
 
 
+def test_two_balancers_may_use_the_same_port(pair: str, backend: str) -> None:
+    """The same port on two balancers is two flows, each with a client of its own."""
+
+    async def main() -> None:
+        async with world(pair, backend) as here:
+            one = here.flow(balancer=0)
+            other = here.flow(balancer=1, port=one.getsockname()[1])
+            for turn in range(10):
+                for sock, client in zip((one, other), here.clients, strict=True):
+                    claims = backend == "proxy" or turn < 3
+                    assert await here.who(sock, client if claims else None) == client
+
+    run(main)
+
+
 def test_a_reused_port_is_the_new_client(pair: str, backend: str) -> None:
     """When a balancer gives a port to another client, that one is seen from its first claim on."""
 

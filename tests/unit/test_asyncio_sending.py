@@ -346,6 +346,28 @@ class TestFullSocket:
 
         loop.run(main)
 
+    def test_abort_while_the_waiting_ones_leave(self, loop: Loop, full: FullSocket) -> None:
+        """A protocol may abort because one of the datagrams that waited cannot be sent."""
+
+        class Strict(Recorder):
+            def error_received(self, exc: Exception) -> None:
+                super().error_received(exc)
+                self.transport.abort()
+
+        async def main() -> None:
+            protocol = Strict()
+            with udp_socket("127.0.0.1") as other:
+                async with endpoint(protocol) as (transport, _):
+                    for _ in range(lib.UOA_BATCH + 1):
+                        transport.sendto(b"0", other.getsockname())
+                    transport.sendto(bytes(70_000), other.getsockname())
+                    full.takes = lambda: True
+                    await protocol.until(lambda: "lost" in protocol.events)
+
+            assert len(protocol.errors) == 1
+
+        loop.run(main)
+
     def test_abort_waits_for_nothing(self, loop: Loop, full: FullSocket) -> None:
         """After abort() nothing is sent, and the end comes at once."""
 

@@ -248,10 +248,11 @@ class _Transport(asyncio.DatagramTransport):
         self._writing = False
         self._flush()
         while self._pending and not self._writing:
-            data, to, local = self._pending[0]
+            # Taken out first: an error may be reported, and the protocol abort.
+            data, to, local = self._pending.popleft()
             if not self._put(data, to, local):
+                self._pending.appendleft((data, to, local))
                 break
-            self._pending.popleft()
             self._pending_bytes -= len(data)
         if self._paused and self._pending_bytes <= self._limits[0]:
             self._paused = False
