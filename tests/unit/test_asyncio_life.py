@@ -161,6 +161,35 @@ class TestClosing:
 class TestOpening:
     """The arguments, which are the loop's own, and what is refused."""
 
+    def test_any_object_with_the_methods_is_a_protocol(self, loop: Loop) -> None:
+        """A protocol need not be of asyncio's class: its methods decide."""
+        seen: list[bytes] = []
+
+        class Plain:
+            def connection_made(self, transport: Any) -> None:
+                self.transport = transport
+
+            def datagram_received(self, data: bytes, addr: Any) -> None:
+                seen.append(data)
+                self.transport.sendto(data, addr)
+
+            def connection_lost(self, error: Exception | None) -> None:
+                seen.append(b"lost")
+
+        async def main() -> None:
+            factory: Any = Plain
+            transport, _ = await uoa.asyncio.create_datagram_endpoint(
+                factory, ("127.0.0.1", 0), trust=TRUST
+            )
+            with udp_socket("127.0.0.1") as client:
+                client.sendto(b"hello", transport.get_extra_info("sockname"))
+                assert await receive(client) == b"hello"
+            transport.close()
+            await asyncio.sleep(0)
+
+        loop.run(main)
+        assert seen == [b"hello", b"lost"]
+
     def test_connected_endpoints_need_no_address(self, loop: Loop) -> None:
         """With remote_addr the socket is connected, and sendto() needs no address."""
 

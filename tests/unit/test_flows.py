@@ -190,6 +190,21 @@ class TestForgetting:
 
         assert known(resolver, PEER, LOCAL) is None
 
+    @pytest.mark.parametrize("option", [b"\x1f\x03\x00", b"\x1f\x08\x00\x00\xcb\x00\x71\x07"])
+    def test_a_claim_that_cannot_be_used_keeps_no_flow_alive(
+        self, clock: Clock, option: bytes
+    ) -> None:
+        """A malformed claim, or one of an impossible client, is no traffic of the flow."""
+        resolver = uoa.Resolver(TRUST, ttl=60)
+        said(resolver, ALICE)
+        clock.now += 40
+        damaged = [received_option(option, PEER)]
+
+        assert resolver.resolve(PEER, b"", damaged, local=LOCAL)[0].host == ALICE[0]
+        clock.now += 40
+
+        assert said(resolver, None) is None
+
     def test_no_flow_outlives_max_age(self, clock: Clock) -> None:
         """max_age ends a flow even while it is busy; a new option starts it again."""
         resolver = uoa.Resolver(TRUST, ttl=60, max_age=100)
@@ -564,13 +579,11 @@ class FlowTable(RuleBasedStateMachine):
     @precondition(lambda self: self.trusted)
     @rule(peer=st.sampled_from(PEERS[:3]), local=locals_, option=st.sampled_from(BAD))
     def bad_claim(self, peer: Address, local: Address, option: bytes) -> None:
-        """A datagram of a flow whose option breaks a rule."""
-        before = known(self.resolver, peer, local)
+        """A datagram of a flow whose option breaks a rule: it touches nothing."""
         client, _ = self.resolver.resolve(peer, b"", [received_option(option, peer)], local=local)
-        after = self.model.use((peer, local), self.clock.now)
+        entry = self.model.find((peer, local), self.clock.now)
 
-        assert before == after
-        assert (client.host, client.port) == (after or peer)
+        assert (client.host, client.port) == (entry.client if entry else peer)
 
     @rule(seconds=st.sampled_from([0.001, 1.0, 5.0, 10.0, 11.0, 26.0]))
     def wait(self, seconds: float) -> None:

@@ -181,7 +181,7 @@ class TestOptions:
     @given(st.binary(max_size=40), st.sampled_from([PEER, PEER6]), st.booleans())
     def test_any_bytes_have_one_outcome(self, option: bytes, peer: Address, cut: bool) -> None:
         """Whatever comes as an option, there is one outcome, and it is counted once."""
-        resolver = uoa.Resolver(TRUST, dialects="ipo,bd", max_flows=4)
+        resolver = uoa.Resolver(TRUST, dialects="ipo, bd", max_flows=4)
         control = [received_option(option, peer)]
         resolver.resolve(peer, b"data", control, MSG_CTRUNC if cut else 0)
         stats = resolver.stats()

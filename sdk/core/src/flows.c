@@ -218,6 +218,12 @@ static struct uoa_flow *find_exact(struct uoa_flows *f,
 	return NULL;
 }
 
+const struct uoa_flow *uoa_flows_peek(struct uoa_flows *f,
+				      const struct uoa_flow_key *key, uint64_t now)
+{
+	return find_exact(f, key, now);
+}
+
 const struct uoa_flow *uoa_flows_use(struct uoa_flows *f,
 				     const struct uoa_flow_key *key, uint64_t now)
 {

@@ -34,7 +34,11 @@ int uoa_flows_new(struct uoa_flows **flows, const struct uoa_config *config,
 void uoa_flows_free(struct uoa_flows *flows);
 uint32_t uoa_flows_count(const struct uoa_flows *flows);
 
-/* The live flow of this key, marked as used, or NULL. */
+/* The live flow of this key, or NULL. */
+const struct uoa_flow *uoa_flows_peek(struct uoa_flows *flows,
+				      const struct uoa_flow_key *key, uint64_t now);
+
+/* The same, marked as used. */
 const struct uoa_flow *uoa_flows_use(struct uoa_flows *flows,
 				     const struct uoa_flow_key *key, uint64_t now);
 

@@ -229,42 +229,53 @@ static void set_key(struct uoa_flow_key *key, const struct uoa_addr *peer,
 	key->local_port = local->port;
 }
 
-/* A datagram of a trusted peer: its own claim, or what is known of its flow.
- * A claim that cannot be used leaves the flow's client as it is. */
+/* A good claim: into the table, but for the dialects of the payload, whose every
+ * datagram speaks for itself. */
+static void take_claim(struct uoa_resolver *r, const struct uoa_claim *claim,
+		       const struct uoa_flow_key *key, uint64_t now,
+		       struct uoa_client *client)
+{
+	const struct uoa_flow *flow;
+
+	uoa_resolver_count(r, (uint32_t)COUNTER_FOUND_DIALECT + claim->dialect);
+	if (uoa_trust_contains(r->trust, claim->client))
+		uoa_resolver_count(r, UOA_COUNTER_CLAIMS_TRUSTED);
+	if (r->switches & SWITCHES_PAYLOAD) {
+		set_client(client, claim, 0);
+		return;
+	}
+	flow = uoa_flows_learn(r->flows, key, claim, now);
+	set_client(client, &flow->claim, flow->learned);
+}
+
+/* A datagram of a trusted peer: its own claim, or what is known of its flow. */
 static uint32_t resolve_trusted(struct uoa_resolver *r,
 				const struct uoa_evidence *e, uint64_t now,
 				struct uoa_client *client)
 {
+	uint16_t rule = UOA_RULE_NO_CLAIM;
 	const struct uoa_flow *flow;
 	struct uoa_flow_key key;
 	struct uoa_claims claims;
 	uint32_t strip = 0;
-	uint16_t rule;
 
 	set_key(&key, &e->peer, &e->local);
 	if (e->options_len || e->dst_opts_len || r->switches & SWITCHES_PAYLOAD) {
 		rule = judge(e, r->switches, &claims, &strip);
 		uoa_resolver_count(r, UOA_COUNTER_REASONS + uoa_rule_reason(rule));
-		if (rule == UOA_RULE_PPV2_LOCAL) {
-			client->source = UOA_SOURCE_DIRECT;
-			return strip;
-		}
-		if (rule == UOA_RULE_FOUND) {
-			uoa_resolver_count(r, (uint32_t)COUNTER_FOUND_DIALECT +
-						      claims.first.dialect);
-			if (uoa_trust_contains(r->trust, claims.first.client))
-				uoa_resolver_count(r, UOA_COUNTER_CLAIMS_TRUSTED);
-			/* Each datagram of these dialects speaks for itself. */
-			if (r->switches & SWITCHES_PAYLOAD) {
-				set_client(client, &claims.first, 0);
-				return strip;
-			}
-			flow = uoa_flows_learn(r->flows, &key, &claims.first, now);
-			set_client(client, &flow->claim, flow->learned);
-			return strip;
-		}
 	}
-	flow = uoa_flows_use(r->flows, &key, now);
+	if (rule == UOA_RULE_FOUND) {
+		take_claim(r, &claims.first, &key, now, client);
+		return strip;
+	}
+	if (rule == UOA_RULE_PPV2_LOCAL) {
+		client->source = UOA_SOURCE_DIRECT;
+		return strip;
+	}
+	/* A claim that cannot be used touches nothing in the table: it neither
+	 * changes the flow's client nor keeps it alive. */
+	flow = rule == UOA_RULE_NO_CLAIM ? uoa_flows_use(r->flows, &key, now) :
+					   uoa_flows_peek(r->flows, &key, now);
 	if (flow)
 		set_client(client, &flow->claim, flow->learned);
 	return strip;

@@ -91,54 +91,8 @@ static int range_of(struct range *range, const uint8_t address[16], int length)
 	return 0;
 }
 
-static int compare_ranges(const void *a, const void *b)
-{
-	return memcmp(((const struct range *)a)->first,
-		      ((const struct range *)b)->first, 16);
-}
-
-/* Two prefixes are apart or one holds the other, so merging drops the inner. */
-static void merge(struct ranges *set)
-{
-	size_t kept = 0;
-
-	qsort(set->at, set->count, sizeof(*set->at), compare_ranges);
-	for (size_t i = 1; i < set->count; i++) {
-		struct range *last = &set->at[kept], *next = &set->at[i];
-
-		if (memcmp(next->first, last->last, 16) > 0)
-			set->at[++kept] = *next;
-		else if (memcmp(next->last, last->last, 16) > 0)
-			*last = *next;
-	}
-	set->count = kept + 1;
-}
-
-int uoa_trust_add(struct uoa_trust *trust, const char *prefix)
-{
-	struct range *grown, range;
-	struct ranges *set;
-	uint8_t address[16];
-	int length, error;
-
-	error = parse_prefix(prefix, address, &length);
-	if (!error)
-		error = range_of(&range, address, length);
-	if (error)
-		return error;
-	/* ::ffff:10.0.0.0/120 is 10.0.0.0/24; a shorter one is IPv6 space. */
-	set = uoa_address_is_mapped(address) && length >= 96 ? &trust->ipv4 :
-							       &trust->ipv6;
-	grown = realloc(set->at, (set->count + 1) * sizeof(*grown));
-	if (!grown)
-		return -ENOMEM;
-	set->at = grown;
-	set->at[set->count++] = range;
-	merge(set);
-	return 0;
-}
-
-static int contains(const struct ranges *set, const uint8_t address[16])
+/* The first range that ends at or behind the address. */
+static size_t search(const struct ranges *set, const uint8_t address[16])
 {
 	size_t low = 0, high = set->count;
 
@@ -150,7 +104,57 @@ static int contains(const struct ranges *set, const uint8_t address[16])
 		else
 			high = middle;
 	}
-	return low < set->count && memcmp(set->at[low].first, address, 16) <= 0;
+	return low;
+}
+
+/* Of two prefixes one holds the other, or they are apart. So the new one is in
+ * an old one, or takes the place of all that are in it. */
+static int insert(struct ranges *set, const struct range *new)
+{
+	size_t first = search(set, new->first), behind = first;
+	struct range *grown;
+
+	if (first < set->count &&
+	    memcmp(set->at[first].first, new->first, 16) <= 0 &&
+	    memcmp(set->at[first].last, new->last, 16) >= 0)
+		return 0;
+	while (behind < set->count &&
+	       memcmp(set->at[behind].last, new->last, 16) <= 0)
+		behind++;
+	grown = realloc(set->at, (set->count + 1) * sizeof(*grown));
+	if (!grown)
+		return -ENOMEM;
+	set->at = grown;
+	memmove(set->at + first + 1, set->at + behind,
+		(set->count - behind) * sizeof(*grown));
+	set->at[first] = *new;
+	set->count += 1 - (behind - first);
+	return 0;
+}
+
+int uoa_trust_add(struct uoa_trust *trust, const char *prefix)
+{
+	struct range range;
+	uint8_t address[16];
+	int length, error;
+
+	error = parse_prefix(prefix, address, &length);
+	if (!error)
+		error = range_of(&range, address, length);
+	if (error)
+		return error;
+	/* ::ffff:10.0.0.0/120 is 10.0.0.0/24; a shorter one is IPv6 space. */
+	return insert(uoa_address_is_mapped(address) && length >= 96 ?
+			      &trust->ipv4 :
+			      &trust->ipv6,
+		      &range);
+}
+
+static int contains(const struct ranges *set, const uint8_t address[16])
+{
+	size_t at = search(set, address);
+
+	return at < set->count && memcmp(set->at[at].first, address, 16) <= 0;
 }
 
 int uoa_trust_contains(const struct uoa_trust *trust, const uint8_t address[16])

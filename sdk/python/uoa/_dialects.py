@@ -18,7 +18,8 @@ PAYLOAD = frozenset({"ppv2", "spp"})
 
 def parse(dialects: str | Iterable[str]) -> tuple[str, ...]:
     """Return the names in `dialects`, a comma-separated string or an iterable."""
-    items = dialects.split(",") if isinstance(dialects, str) else list(dialects)
+    items = dialects.split(",") if isinstance(dialects, str) else dialects
+    items = [item.strip() for item in items]
     for item in items:
         if item not in SWITCHES:
             raise ConfigurationError(

@@ -279,16 +279,16 @@ class _Transport(asyncio.DatagramTransport):
 
     # ---- Life ------------------------------------------------------------------
 
-    def set_protocol(self, protocol: asyncio.BaseProtocol) -> None:
-        """Replace the protocol."""
-        assert isinstance(protocol, asyncio.DatagramProtocol)
+    def set_protocol(self, protocol: Any) -> None:
+        """Replace the protocol: any object with the methods of a DatagramProtocol."""
         self._protocol = protocol
         self._received = protocol.datagram_received
         self._received_all = getattr(protocol, "datagrams_received", None)
 
     def get_protocol(self) -> asyncio.BaseProtocol:
         """Return the protocol."""
-        return self._protocol
+        protocol: asyncio.BaseProtocol = self._protocol
+        return protocol
 
     def is_closing(self) -> bool:
         """Return whether close() or abort() was called."""
