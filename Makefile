@@ -49,7 +49,7 @@ $(VENV)/bin/python:
 $(VENV)/.uoa: $(VENV)/bin/python $(SOURCES)
 	@echo "building uoa ..."
 	@mkdir -p build/wheel
-	@$(PIP) install --force-reinstall --no-deps -Cbuild-dir=build/wheel .
+	@$(PIP) install --force-reinstall --no-deps --config-settings=build-dir=build/wheel .
 	@$(PIP) install "cffi>=2.1,<3"
 	@touch $@
 
