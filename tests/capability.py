@@ -84,6 +84,30 @@ def _bpf() -> str | None:
     return "no headers of libbpf" if result.returncode else None
 
 
+def _llvm() -> str | None:
+    tools = ("llvm-profdata", "llvm-cov")
+    return next((f"no {name} in PATH" for name in tools if shutil.which(name) is None), None)
+
+
+def _libfuzzer() -> str | None:
+    if reason := _program("clang")():
+        return reason
+    target = "int LLVMFuzzerTestOneInput(const unsigned char *p, unsigned long n) { return 0; }"
+    command = ["clang", "-fsanitize=fuzzer,address", "-x", "c", "-", "-o", os.devnull]
+    result = subprocess.run(command, input=target, capture_output=True, text=True)
+    return "clang has no libFuzzer (libclang-rt-dev)" if result.returncode else None
+
+
+def _pty() -> str | None:
+    try:
+        leader, follower = os.openpty()
+    except OSError as error:
+        return str(error)
+    os.close(leader)
+    os.close(follower)
+    return None
+
+
 def _uvloop() -> str | None:
     return None if importlib.util.find_spec("uvloop") else "uvloop is not installed"
 
@@ -103,7 +127,10 @@ PROBES: Final[dict[str, Probe]] = {
     "gcc": _program("gcc"),
     "ip": _program("ip"),
     "ipv6": _ipv6,
+    "libfuzzer": _libfuzzer,
+    "llvm": _llvm,
     "netns": _netns,
+    "pty": _pty,
     "raw": _raw,
     "userns": _userns,
     "uvloop": _uvloop,
@@ -132,3 +159,16 @@ def need(name: str) -> None:
     if name in required():
         pytest.fail(f"UOA_REQUIRE names {name!r}, which is missing here: {reason}", pytrace=False)
     pytest.skip(f"needs {name}: {reason}")
+
+
+def unable(*names: str) -> int | None:
+    """Return None, or with which status a program ends that needs what is missing here.
+
+    The same as need() for what is no test: it says why, and is a failure only
+    when UOA_REQUIRE names the capability.
+    """
+    for name in names:
+        if reason := lacks(name):
+            print(f"skipped: needs {name}: {reason}", flush=True)
+            return int(name in required())
+    return None

@@ -16,6 +16,7 @@ from typing import Any
 
 import pytest
 
+from tests.capability import need
 from uoa import wire
 
 PEER, SERVER = ("10.0.0.5", 40001), ("10.0.0.9", 53)
@@ -401,6 +402,7 @@ class TestCapture:
 
 def _on_terminal(arguments: list[str], stdin: bytes, path: str = "") -> str:
     """Return what it prints to a terminal 200 columns wide, with `path` to import from first."""
+    need("pty")
     leader, follower = pty.openpty()
     environment = os.environ | {"COLUMNS": "200", "TERM": "xterm"}
     environment["PYTHONPATH"] = os.pathsep.join([path, environment.get("PYTHONPATH", "")])

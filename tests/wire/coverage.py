@@ -14,7 +14,6 @@ from __future__ import annotations
 import json
 import os
 import random
-import shutil
 import subprocess
 import sys
 import tempfile
@@ -23,6 +22,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Final, NamedTuple
 
+from tests.capability import unable
 from tests.fuzz.mutate import Mutator
 from tests.wire import build_lines, harness, sockopt_lines
 from tests.wire.build import INCLUDE, build
@@ -134,11 +134,8 @@ def report(taken: Counter[Branch]) -> int:
 
 def main() -> int:
     """Measure and report."""
-    for name in ("clang", "llvm-profdata", "llvm-cov"):
-        if shutil.which(name) is None:
-            print(f"needs {name}", file=sys.stderr)
-            return 2
-    return report(measure())
+    status = unable("clang", "llvm")
+    return report(measure()) if status is None else status
 
 
 if __name__ == "__main__":
