@@ -167,8 +167,7 @@ def unable(*names: str) -> int | None:
     The same as need() for what is no test: it says why, and is a failure only
     when UOA_REQUIRE names the capability.
     """
-    for name in names:
-        if reason := lacks(name):
-            print(f"skipped: needs {name}: {reason}", flush=True)
-            return int(name in required())
-    return None
+    missing = {name: reason for name in names if (reason := lacks(name))}
+    for name, reason in missing.items():
+        print(f"skipped: needs {name}: {reason}", flush=True)
+    return int(not required().isdisjoint(missing)) if missing else None

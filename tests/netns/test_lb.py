@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import socket
 import subprocess
 import sys
@@ -13,6 +14,7 @@ import pytest
 
 from tests.capability import need
 from uoa import wire
+from uoa.cli import lb
 
 _IP_RECVOPTS = 6
 _IPV6_RECVDSTOPTS, _IPV6_DSTOPTS = 58, 59
@@ -140,3 +142,30 @@ def test_each_client_has_a_flow(server: socket.socket, client: socket.socket) ->
         assert peers[b"0"] == peers[b"2"] != peers[b"1"] == peers[b"3"]
         assert {client.recv(100), client.recv(100)} == {b"0", b"2"}
         assert {other.recv(100), other.recv(100)} == {b"1", b"3"}
+
+
+def test_flows_have_a_ceiling(
+    server: socket.socket, client: socket.socket, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Beyond its ceiling the balancer closes the flow that was used least recently."""
+    monkeypatch.setattr(lb, "_MAX_FLOWS", 2)
+
+    async def peers() -> list[object]:
+        balancer = lb.Balancer(("127.0.0.1", 0), server.getsockname(), "ppv2")
+        loop = asyncio.get_running_loop()
+        seen: list[object] = []
+        server.setblocking(False)
+        with (
+            socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as second,
+            socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as third,
+        ):
+            async with asyncio.timeout(10):
+                for sock in (client, second, client, third, client, second):
+                    sock.sendto(b"x", balancer.address)
+                    seen.append((await loop.sock_recvfrom(server, 100))[1])
+        balancer.close()
+        return seen
+
+    first, second, again, _, still, anew = asyncio.run(peers())
+    assert first == again == still
+    assert second != anew

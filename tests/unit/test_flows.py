@@ -623,5 +623,5 @@ class FlowTable(RuleBasedStateMachine):
 def test_the_table_and_the_model_agree() -> None:
     """Whatever happens, in whatever order, table and model have the same answers."""
     run_state_machine_as_test(
-        FlowTable, settings=settings(max_examples=100, stateful_step_count=60)
+        FlowTable, settings=settings(max_examples=400, stateful_step_count=60)
     )

@@ -130,7 +130,6 @@ class Resolver:
                 raise ConfigurationError(f"{name}: {seconds} is no number of seconds above 0")
         self.missing: Missing = missing
         self.trust = _trust.prefixes(trust)
-        self._native: Any = None
         config = {
             "switches": _dialects.bits(self.dialects),
             "policy": _POLICIES[policy],
@@ -138,11 +137,10 @@ class Resolver:
             "ttl": int(ttl * 1e9),
             "max_age": int(max_age * 1e9) if max_age else 0,
         }
-        trusted = _trust.new_set(self.trust)
         out = ffi.new("struct uoa_resolver **")
         check(lib.uoa_resolver_new(out, ffi.new("struct uoa_config *", config)), "resolver")
-        lib.uoa_resolver_set_trust(out[0], trusted)
-        self._native = ffi.gc(out[0], lib.uoa_resolver_free)
+        self._native: Any = ffi.gc(out[0], lib.uoa_resolver_free)
+        lib.uoa_resolver_set_trust(self._native, _trust.new_set(self.trust))
         self._dropped = 0
 
     @property

@@ -17,6 +17,7 @@ import signal
 import socket
 from collections import OrderedDict
 from dataclasses import dataclass
+from itertools import islice
 from typing import TYPE_CHECKING, Any
 
 from uoa import wire
@@ -57,7 +58,6 @@ class Balancer:
         trail: int = 3,
         source: str | None = None,
         lie: bool = False,
-        max_flows: int = _MAX_FLOWS,
     ) -> None:
         """Bind the listening socket.
 
@@ -68,13 +68,11 @@ class Balancer:
             trail: how many datagrams of a flow tell; 0: all of them.
             source: the local host to reach the server from.
             lie: tell a client that is not the sender: for tests of tests.
-            max_flows: the least recently used flow is closed beyond this.
         """
         self._to = to
         self._dialect = dialect
         self._trail = trail
         self._lie = lie
-        self._max_flows = max_flows
         self._outer = 6 if ":" in to[0] else 4
         self._source = source
         self._flows: OrderedDict[tuple[Any, ...], _Flow] = OrderedDict()
@@ -131,8 +129,9 @@ class Balancer:
 
     def _open(self, client: tuple[Any, ...]) -> _Flow:
         now = self._loop.time()
-        for key, flow in list(self._flows.items())[:2]:
-            if now - flow.used > _IDLE_SECONDS or len(self._flows) >= self._max_flows:
+        # The least recently used go: idle ones two at a time, and one for its place.
+        for key, flow in list(islice(self._flows.items(), 2)):
+            if now - flow.used > _IDLE_SECONDS or len(self._flows) >= _MAX_FLOWS:
                 self._drop(key)
         sock = _bound((self._source or ("::" if self._outer == 6 else "0.0.0.0"), 0))
         try:
