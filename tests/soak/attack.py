@@ -1,12 +1,12 @@
 # SPDX-License-Identifier: MIT
-"""`python -m tests.soak.attack SECONDS SEED`: attack an endpoint, report as JSON.
+"""`python -m tests.soak.attack DATAGRAMS SEED`: attack an endpoint, report as JSON.
 
     trusted   10.0.0.5   2001:db8:a::5  ─┐
     untrusted 192.0.2.66 2001:db8:6::66 ─┴─►  10.0.1.9  2001:db8:b::9
 
 All on the loopback interface of a network namespace that this process makes.
-Closed loop: after each burst the server is asked what arrived, so that nothing
-is lost but what the stack itself drops and counts.
+Closed loop: before each burst the server is asked whether the last but one has
+arrived, so that nothing is lost but what the stack itself drops and counts.
 """
 
 from __future__ import annotations
@@ -25,6 +25,7 @@ TRUSTED = ("10.0.0.5", "2001:db8:a::5")
 UNTRUSTED = ("192.0.2.66", "2001:db8:6::66")
 SERVER = ("10.0.1.9", "2001:db8:b::9")
 _BURST = 128
+_LOST_SECONDS = 10.0
 _PROGRESS_SECONDS = 10.0
 
 
@@ -60,9 +61,21 @@ class _Server:
         ready = self._out.readline().split()
         self.ports = int(ready[1]), int(ready[2])
 
+    def has_all_of(self, sent: int) -> bool:
+        """Wait until so many were delivered or dropped; False if some of them are lost."""
+        deadline = time.monotonic() + _LOST_SECONDS
+        while self._delivered() + stack_drops() < sent:
+            if time.monotonic() > deadline:
+                return False
+        return True
+
+    def _delivered(self) -> int:
+        self._in.write("delivered\n")
+        return int(self._out.readline())
+
     def report(self) -> dict[str, Any]:
         """Return what the server has seen by now."""
-        self._in.write("\n")
+        self._in.write("report\n")
         answer: dict[str, Any] = json.loads(self._out.readline())
         return answer
 
@@ -72,8 +85,8 @@ class _Server:
         self._process.wait(10)
 
 
-def attack(seconds: float, seed: int) -> dict[str, Any]:
-    """Attack for so long; return the server's last report and the balance."""
+def attack(datagrams: int, seed: int) -> dict[str, Any]:
+    """Send so many; return the server's last report and the balance."""
     _netns.enter()
     _netns.set_up([*TRUSTED, *UNTRUSTED, *SERVER])
     server = _Server()
@@ -82,32 +95,32 @@ def attack(seconds: float, seed: int) -> dict[str, Any]:
         for number, hosts in enumerate((TRUSTED, UNTRUSTED))
     ]
     sent = 0
-    early: dict[str, Any] = {}
+    early_kib = 0  # of the server, when a third has been sent
     started = shown = time.monotonic()
-    while (now := time.monotonic()) - started < seconds:
-        for number in range(_BURST):
-            sources[number % 4 == 3].send_one()
-        sent += _BURST
-        report = server.report()
-        while report["delivered"] + stack_drops() < sent:
-            if time.monotonic() - now > 10:
-                break  # lost: the balance will say so
-            report = server.report()
-        if not early and now - started > seconds / 3:
-            early = report
-        if now - shown > _PROGRESS_SECONDS:
+    while sent < datagrams and server.has_all_of(sent - _BURST):
+        if not early_kib and sent >= datagrams / 3:
+            early_kib = server.report()["resident_kib"]
+        if (now := time.monotonic()) - shown > _PROGRESS_SECONDS:
             shown = now
             print(f"{sent} datagrams in {now - started:.0f} s", file=sys.stderr, flush=True)
+        burst = min(_BURST, datagrams - sent)
+        for number in range(burst):
+            sources[number % 4 == 3].send_one()
+        sent += burst
+    server.has_all_of(sent)
+    report = server.report()
     for source in sources:
         source.close()
     server.close()
     return {
         "sent": sent,
+        "mutated": sum(source.mutated for source in sources),
         "drops": stack_drops(),
-        "grown_kib": report["resident_kib"] - early["resident_kib"],
+        "seconds": round(time.monotonic() - started, 1),
+        "grown_kib": report["resident_kib"] - early_kib,
         **report,
     }
 
 
 if __name__ == "__main__":
-    print(json.dumps(attack(float(sys.argv[1]), int(sys.argv[2]))))
+    print(json.dumps(attack(int(sys.argv[1]), int(sys.argv[2]))))

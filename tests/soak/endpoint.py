@@ -1,8 +1,9 @@
 # SPDX-License-Identifier: MIT
 """The server under attack, in a process of its own.
 
-It prints "ready OPTION_PORT PAYLOAD_PORT"; then each line on its standard input
-is answered with one JSON line of what it has seen so far.
+It prints "ready OPTION_PORT PAYLOAD_PORT"; then a line "delivered" on its standard
+input is answered with the number of datagrams so far, and any other one with a
+JSON line of all that it has seen.
 """
 
 from __future__ import annotations
@@ -52,7 +53,10 @@ async def _serve(trust: str) -> None:
     print("ready", *ports, flush=True)
     reader = asyncio.StreamReader()
     await loop.connect_read_pipe(lambda: asyncio.StreamReaderProtocol(reader), sys.stdin)
-    while await reader.readline():
+    while question := await reader.readline():
+        if question == b"delivered\n":
+            print(_Server.delivered, flush=True)
+            continue
         report = {
             "delivered": _Server.delivered,
             "errors": _Server.errors,

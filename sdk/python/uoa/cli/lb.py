@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import errno
 import signal
 import socket
 from collections import OrderedDict
@@ -21,13 +20,11 @@ from itertools import islice
 from typing import TYPE_CHECKING, Any
 
 from uoa import wire
-from uoa._exceptions import BackendError, ConfigurationError
-from uoa.cli import _ancillary, _hostport
+from uoa._exceptions import BackendError, ConfigurationError, WireError
+from uoa.cli import _ancillary, _hostport, _raw
 
 if TYPE_CHECKING:
     import argparse
-
-DIALECTS = tuple(name for name in wire.DIALECT_NAMES if name != "opp")
 
 _IDLE_SECONDS = 300.0
 _MAX_FLOWS = 10_000
@@ -41,9 +38,21 @@ class _Flow:
 
     client: tuple[Any, ...]
     sock: socket.socket
+    opp: _raw.OppSocket | None  # beside it, while there is something to tell by opp
     header: bytes
     left: int  # datagrams that still have to tell the client
     used: float
+
+    def stop_telling(self) -> None:
+        """Close what only datagrams that tell need."""
+        if self.opp is not None:
+            self.opp.close()
+            self.opp = None
+
+    def close(self) -> None:
+        """Close the sockets."""
+        self.stop_telling()
+        self.sock.close()
 
 
 class Balancer:
@@ -64,11 +73,20 @@ class Balancer:
         Args:
             listen: where clients send to.
             to: the server.
-            dialect: how it is told, one of DIALECTS.
+            dialect: how it is told, one of wire.DIALECT_NAMES.
             trail: how many datagrams of a flow tell; 0: all of them.
             source: the local host to reach the server from.
             lie: tell a client that is not the sender: for tests of tests.
+
+        Raises:
+            BackendError: the address is not to be had, or the dialect needs CAP_NET_RAW.
         """
+        if dialect not in wire.PAYLOAD_DIALECTS and not _raw.is_allowed():
+            what = "protocol 248" if dialect == "opp" else "IP options"
+            raise BackendError(
+                f"lb: dialect {dialect!r}: sending {what} needs CAP_NET_RAW: run as "
+                "root, or inside `unshare -Urn`, or use --dialect ppv2"
+            )
         self._to = to
         self._dialect = dialect
         self._trail = trail
@@ -109,23 +127,25 @@ class Balancer:
         flow = self._flows.get(client) or self._open(client)
         flow.used = self._loop.time()
         self._flows.move_to_end(client)
-        tells = flow.left != 0
+        try:
+            if flow.left == 0:
+                flow.sock.send(data)
+            else:
+                self._tell(flow, data)
+        except (OSError, WireError):
+            pass  # a full buffer, an ICMP error, no room: UDP may lose a datagram
         if flow.left > 0:
             flow.left -= 1
-        option = b""
-        if tells and self._dialect in wire.PAYLOAD_DIALECTS:
-            data = flow.header + data
-        elif tells:
-            option = flow.header
-        try:
-            flow.sock.sendmsg([data], _ancillary.options(option, self._outer))
-        except OSError as error:
-            if option and error.errno in (errno.EINVAL, errno.EPERM):
-                raise BackendError(
-                    f"lb: dialect {self._dialect!r}: sending IP options needs CAP_NET_RAW: run as "
-                    "root, or inside `unshare -Urn`, or use --dialect ppv2",
-                ) from None
-            # A full buffer or an ICMP error: UDP may lose a datagram.
+            if flow.left == 0:
+                flow.stop_telling()
+
+    def _tell(self, flow: _Flow, data: bytes) -> None:
+        if flow.opp is not None:
+            flow.opp.send(flow.header, data)
+        elif self._dialect in wire.PAYLOAD_DIALECTS:
+            flow.sock.send(flow.header + data)
+        else:
+            flow.sock.sendmsg([data], _ancillary.options(flow.header, self._outer))
 
     def _open(self, client: tuple[Any, ...]) -> _Flow:
         now = self._loop.time()
@@ -136,12 +156,13 @@ class Balancer:
         sock = _bound((self._source or ("::" if self._outer == 6 else "0.0.0.0"), 0))
         try:
             sock.connect(self._to)
+            opp = _raw.OppSocket(sock) if self._dialect == "opp" else None
         except OSError:
             sock.close()
             raise
         # spp is on every datagram, in both directions.
         left = -1 if self._trail == 0 or self._dialect == "spp" else self._trail
-        flow = _Flow(client, sock, self._header(client), left, now)
+        flow = _Flow(client, sock, opp, self._header(client), left, now)
         self._flows[client] = flow
         self._loop.add_reader(sock, self._from_server, flow)
         return flow
@@ -155,7 +176,7 @@ class Balancer:
     def _drop(self, key: tuple[Any, ...]) -> None:
         flow = self._flows.pop(key)
         self._loop.remove_reader(flow.sock)
-        flow.sock.close()
+        flow.close()
 
     # ---- Towards the client ----------------------------------------------------
 
@@ -231,7 +252,12 @@ def add_parser(commands: Any) -> None:
     )
     parser.add_argument("--listen", type=_hostport.parse, required=True, metavar="HOST:PORT")
     parser.add_argument("--to", type=_hostport.parse, required=True, metavar="HOST:PORT")
-    parser.add_argument("--dialect", choices=DIALECTS, default="ipo")
+    parser.add_argument(
+        "--dialect",
+        choices=wire.DIALECT_NAMES,
+        default="ipo",
+        help="how the server is told (default ipo)",
+    )
     parser.add_argument(
         "--trail",
         type=int,

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from uoa import wire
 from uoa._exceptions import BackendError, ConfigurationError, UOAError, WireError
-from uoa.cli import _ancillary, _hostport
+from uoa.cli import _ancillary, _hostport, _raw
 from uoa.cli.decode import facts, lines, unhex
 
 if TYPE_CHECKING:
@@ -28,9 +28,7 @@ SCHEMA = 1
 NO_DIALECT = "none"
 
 _PROTO_UDP = 17
-_PROTO_OPP = 248
 _EXT_DST_OPTS = 60
-_PROTO_RAW = 255  # a raw socket of it asks for the right to have one, nothing else
 _ROOM = 65536
 
 
@@ -75,10 +73,8 @@ def _checksum(header: bytes) -> bytes:
     return (~(total % 0xFFFF) & 0xFFFF).to_bytes(2, "big")
 
 
-def packet(
-    src: tuple[str, int], dst: tuple[str, int], added: _Added, payload: bytes
-) -> tuple[bytes, bytes]:
-    """Return a whole IP packet, as the kernel makes it, and the UDP datagram in it.
+def packet(src: tuple[str, int], dst: tuple[str, int], added: _Added, payload: bytes) -> bytes:
+    """Return a whole IP packet, as the kernel makes it.
 
     Raises:
         WireError: it would be too long.
@@ -88,22 +84,22 @@ def packet(
     ip = wire.build(None, src=src, dst=dst, payload=added.header + payload)
     if is_ipv6:
         ip, udp = ip[:40], ip[40:]
-        protocol = _EXT_DST_OPTS if added.option else _PROTO_OPP if added.opp else _PROTO_UDP
+        protocol = _EXT_DST_OPTS if added.option else _raw.PROTO_OPP if added.opp else _PROTO_UDP
         between = added.opp
         if added.option:  # the kernel fills in Next Header, and takes what the length octet says
             length = (added.option[1] + 1) * 8 if len(added.option) > 1 else 1
             between = bytes([_PROTO_UDP]) + added.option[1:length]
         size = _two(len(between) + len(udp))
-        return ip[:4] + size + bytes([protocol]) + ip[7:] + between + udp, udp
+        return ip[:4] + size + bytes([protocol]) + ip[7:] + between + udp
     ip, udp = ip[:20], ip[20:]
     option = added.option + bytes(-len(added.option) % 4)  # the kernel pads with END
     if len(option) > 40:
         raise WireError(f"--option: {len(option)} bytes do not fit an IPv4 header: 40 do")
     first = bytes([0x45 + len(option) // 4])
     size = _two(20 + len(option) + len(added.opp) + len(udp))
-    protocol = _PROTO_OPP if added.opp else _PROTO_UDP
+    protocol = _raw.PROTO_OPP if added.opp else _PROTO_UDP
     ip = first + ip[1:2] + size + ip[4:9] + bytes([protocol, 0, 0]) + ip[12:] + option
-    return ip[:10] + _checksum(ip) + ip[12:] + added.opp + udp, udp
+    return ip[:10] + _checksum(ip) + ip[12:] + added.opp + udp
 
 
 def _two(length: int) -> bytes:
@@ -115,17 +111,9 @@ def _two(length: int) -> bytes:
 # ---- Sending -------------------------------------------------------------------
 
 
-def _may_send_raw() -> bool:
-    try:
-        socket.socket(socket.AF_INET, socket.SOCK_RAW, _PROTO_RAW).close()
-    except PermissionError:
-        return False
-    return True
-
-
 def _explained(error: OSError, added: _Added, to: str) -> UOAError:
     """Return the error that says what to do about what the kernel said."""
-    if (added.option or added.opp) and not _may_send_raw():
+    if (added.option or added.opp) and not _raw.is_allowed():
         what = "IP options need" if added.option else "protocol 248 needs"
         return BackendError(
             f"send: {what} CAP_NET_RAW: be root, or run inside `unshare -Urn`; "
@@ -153,7 +141,7 @@ class _Sender:
         self.refused = False
         self._family = socket.AF_INET6 if ":" in to[0] else socket.AF_INET
         self._udp = socket.socket(self._family, socket.SOCK_DGRAM)
-        self._raw: socket.socket | None = None
+        self._opp: _raw.OppSocket | None = None
         try:
             if bind is not None:
                 self._udp.bind(bind)
@@ -167,11 +155,11 @@ class _Sender:
     def close(self) -> None:
         """Close the sockets."""
         self._udp.close()
-        if self._raw is not None:
-            self._raw.close()
+        if self._opp is not None:
+            self._opp.close()
 
-    def send(self, added: _Added, payload: bytes, udp: bytes) -> None:
-        """Send one datagram, of which `udp` is the part from the UDP header on.
+    def send(self, added: _Added, payload: bytes) -> None:
+        """Send one datagram.
 
         Raises:
             OSError: the kernel refuses it.
@@ -179,19 +167,11 @@ class _Sender:
         # An earlier datagram's ICMP error would be told in place of this one's fate.
         self.look_for_refusal()
         if added.opp:
-            self._send_raw(added.opp + udp)
+            self._opp = self._opp or _raw.OppSocket(self._udp)
+            self._opp.send(added.opp, added.header + payload)
             return
         ancillary = _ancillary.options(added.option, 6 if self._family == socket.AF_INET6 else 4)
         self._udp.sendmsg([added.header, payload], ancillary)
-
-    def _send_raw(self, data: bytes) -> None:
-        if self._raw is None:
-            self._raw = socket.socket(self._family, socket.SOCK_RAW, _PROTO_OPP)
-            # The UDP checksum counts on the source address.
-            host, _, *scope = self._udp.getsockname()
-            self._raw.bind((host, 0, *scope))
-        host, _, *scope = self._udp.getpeername()
-        self._raw.sendto(data, (host, 0, *scope))
 
     def look_for_refusal(self) -> None:
         """Note whether an ICMP error said that nobody listens."""
@@ -252,9 +232,9 @@ def run(args: argparse.Namespace) -> int:
         where = to if args.bind is None else f"{to} from {_hostport.text_of(args.bind)}"
         raise BackendError(f"send: to {where}: {error.strerror}: check the addresses") from None
     try:
-        whole, udp = packet(sender.src, sender.dst, added, payload)
+        whole = packet(sender.src, sender.dst, added, payload)
         for _ in range(args.count):
-            sender.send(added, payload, udp)
+            sender.send(added, payload)
         replies = list(sender.replies(args.count, args.wait))
         sender.look_for_refusal()
     except UOAError as error:
