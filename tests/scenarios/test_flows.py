@@ -10,7 +10,8 @@ the marker `netns` makes, and finds empty again at the end:
     stranger ─────────────────────────────────────────────────────────────────────────┘
 
 The sockets of a balancer are the tests' own, and they claim whatever a test
-wants. Which client the server sees is in its answers, which come back to the
+wants; where the kernel keeps the table (sockopt), a claim is entered there before
+its datagram is sent. Which client the server sees is in its answers, which come back to the
 socket that asked, or to nobody.
 """
 
@@ -30,6 +31,7 @@ import pytest
 import uoa
 import uoa.asyncio
 from tests.senders import Address, send_claim, udp_socket
+from tests.sockopt.kernel_table import KernelTable
 
 PATIENCE: Final = 30  # seconds, for what takes milliseconds
 
@@ -62,12 +64,30 @@ ADDRESSES: Final = [
 
 # Families of the client and of the packets that the server gets.
 PAIRS: Final = {"4to4": (4, 4), "6to6": (6, 6), "nat46": (4, 6), "nat64": (6, 4)}
-DIALECTS: Final = {"cmsg": "ipo", "proxy": "ppv2"}
+
+
+class Backend(NamedTuple):
+    """A way for the client's address to travel."""
+
+    source: str
+    dialect: str
+    remembers: bool
+    """Whether a flow's later datagrams may go without a claim."""
+    once: bool = False
+
+
+BACKENDS: Final = {
+    "cmsg": Backend("cmsg", "ipo", remembers=True),
+    "proxy": Backend("proxy", "ppv2", remembers=False),
+    "once": Backend("proxy", "ppv2", remembers=True, once=True),
+    "spp": Backend("proxy", "spp", remembers=False),
+    "sockopt": Backend("sockopt", "ipo", remembers=True),
+}
 
 pytestmark = [
     pytest.mark.netns(*ADDRESSES),
     pytest.mark.parametrize("pair", PAIRS),
-    pytest.mark.parametrize("backend", DIALECTS),
+    pytest.mark.parametrize("backend", BACKENDS.values(), ids=BACKENDS),
 ]
 
 
@@ -80,9 +100,11 @@ class Answer(NamedTuple):
 
 
 class Server(asyncio.DatagramProtocol):
-    """Answers each datagram with who sent it."""
+    """Answers each datagram with who sent it, at the address that it was told last."""
 
     def __init__(self) -> None:
+        self.rebuilds = False  # answer a plain tuple, as some frameworks do
+        self.last: Any = None
         self.errors: list[Exception] = []
         self.has_error = asyncio.Event()
         self.lost = asyncio.Event()
@@ -96,6 +118,11 @@ class Server(asyncio.DatagramProtocol):
     def datagram_received(self, data: bytes, addr: Any) -> None:
         """Answer."""
         client = addr.client
+        self.last = addr
+        self.answer(data, tuple(addr) if self.rebuilds else addr, client)
+
+    def answer(self, data: bytes, addr: Any, client: uoa.Client) -> None:
+        """Send an answer to an address."""
         facts = f"{client.host} {client.port} {client.source} ".encode()
         self._transport.sendto(facts + data, addr)
 
@@ -115,7 +142,8 @@ class World:
 
     inside: Hosts
     clients: tuple[Address, Address]
-    dialect: str
+    backend: Backend
+    table: KernelTable | None
     resolver: uoa.Resolver
     server: Server
     address: Address
@@ -132,12 +160,17 @@ class World:
         """Send a datagram to the server that claims to be from `claim`, or claims nothing."""
         if claim is None:
             sock.send(payload.encode())
-        else:
-            send_claim(sock, self.address, claim, payload.encode(), self.dialect)
+            return
+        peer = sock.getsockname()[:2]
+        if self.table is not None and peer[0] in self.inside.balancers:
+            self.table.set(peer, self.address, claim)
+        send_claim(sock, self.address, claim, payload.encode(), self.backend.dialect)
 
     async def answer(self, sock: socket.socket) -> Answer:
         """Wait for an answer at the socket that asked."""
         data = await asyncio.get_running_loop().sock_recv(sock, 65536)
+        if self.backend.dialect == "spp" and data.startswith(b"\x56\xec"):
+            data = data[38:]
         host, port, source, payload = data.decode(errors="replace").split(" ", 3)
         return Answer((host, int(port)), source, payload)
 
@@ -153,27 +186,30 @@ class World:
 
 
 @asynccontextmanager
-async def world(pair: str, backend: str, **arguments: Any) -> AsyncIterator[World]:
+async def world(pair: str, backend: Backend, **arguments: Any) -> AsyncIterator[World]:
     """Start a server; close everything at the end."""
     outer, inner = (HOSTS[family] for family in PAIRS[pair])
-    dialect = DIALECTS[backend]
-    resolver = uoa.Resolver(inner.trust, backend, dialect, **arguments)
-    transport, server = await uoa.asyncio.create_datagram_endpoint(
-        Server, (inner.server, 0), resolver=resolver
+    resolver = uoa.Resolver(
+        inner.trust, backend.source, backend.dialect, once=backend.once, **arguments
     )
-    assert isinstance(server, Server)
     one, other = outer.clients
-    here = World(
-        inner, ((one, 5001), (other, 5002)), dialect, resolver, server,
-        transport.get_extra_info("sockname")[:2],
-    )  # fmt: skip
-    try:
-        with here.sockets:
-            yield here
-    finally:
-        transport.close()
-        await server.lost.wait()
-        resolver.close()
+    with ExitStack() as stack:
+        table = stack.enter_context(KernelTable()) if backend.source == "sockopt" else None
+        transport, server = await uoa.asyncio.create_datagram_endpoint(
+            Server, (inner.server, 0), resolver=resolver
+        )
+        assert isinstance(server, Server)
+        here = World(
+            inner, ((one, 5001), (other, 5002)), backend, table, resolver, server,
+            transport.get_extra_info("sockname")[:2],
+        )  # fmt: skip
+        try:
+            with here.sockets:
+                yield here
+        finally:
+            transport.close()
+            await server.lost.wait()
+            resolver.close()
 
 
 def run(main: Callable[[], Awaitable[None]]) -> None:
@@ -186,7 +222,7 @@ def run(main: Callable[[], Awaitable[None]]) -> None:
     asyncio.run(bounded())
 
 
-def test_two_clients_never_mix(pair: str, backend: str) -> None:
+def test_two_clients_never_mix(pair: str, backend: Backend) -> None:
     """Of two clients behind one balancer, 1,000 times in turn, each answer is right."""
 
     async def main() -> None:
@@ -196,21 +232,21 @@ def test_two_clients_never_mix(pair: str, backend: str) -> None:
                 # Ten of each are on their way at once, so that batches mix them.
                 for turn in range(start, start + 10):
                     for number, (sock, client) in enumerate(zip(flows, here.clients, strict=True)):
-                        claims = backend == "proxy" or turn < 3
+                        claims = not backend.remembers or turn < 3
                         here.send(sock, f"{number} {turn}", client if claims else None)
                 for turn in range(start, start + 10):
                     for number, (sock, client) in enumerate(zip(flows, here.clients, strict=True)):
-                        expected = Answer(client, backend, f"{number} {turn}")
+                        expected = Answer(client, backend.source, f"{number} {turn}")
                         assert await here.answer(sock) == expected
 
             stats = here.resolver.stats()
             assert (stats["datagrams"], stats["resolved"]) == (2000, 2000)
-            assert stats["flows"] == (2 if backend == "cmsg" else 0)
+            assert stats["flows"] == (2 if backend.remembers else 0)
 
     run(main)
 
 
-def test_two_balancers_may_use_the_same_port(pair: str, backend: str) -> None:
+def test_two_balancers_may_use_the_same_port(pair: str, backend: Backend) -> None:
     """The same port on two balancers is two flows, each with a client of its own."""
 
     async def main() -> None:
@@ -219,13 +255,13 @@ def test_two_balancers_may_use_the_same_port(pair: str, backend: str) -> None:
             other = here.flow(balancer=1, port=one.getsockname()[1])
             for turn in range(10):
                 for sock, client in zip((one, other), here.clients, strict=True):
-                    claims = backend == "proxy" or turn < 3
+                    claims = not backend.remembers or turn < 3
                     assert await here.who(sock, client if claims else None) == client
 
     run(main)
 
 
-def test_a_reused_port_is_the_new_client(pair: str, backend: str) -> None:
+def test_a_reused_port_is_the_new_client(pair: str, backend: Backend) -> None:
     """When a balancer gives a port to another client, that one is seen from its first claim on."""
 
     async def main() -> None:
@@ -238,14 +274,14 @@ def test_a_reused_port_is_the_new_client(pair: str, backend: str) -> None:
             sock = here.flow(port=port)
 
             assert await here.who(sock, new) == new
-            assert await here.who(sock) == (new if backend == "cmsg" else None)
+            assert await here.who(sock) == (new if backend.remembers else None)
             assert await here.who(sock, new) == new
-            assert here.resolver.stats()["changed"] == (1 if backend == "cmsg" else 0)
+            assert here.resolver.stats()["changed"] == (1 if backend.remembers else 0)
 
     run(main)
 
 
-def test_an_untrusted_sender_is_direct(pair: str, backend: str) -> None:
+def test_an_untrusted_sender_is_direct(pair: str, backend: Backend) -> None:
     """A stranger with a perfect claim is itself: answered, counted, and in no table."""
 
     async def main() -> None:
@@ -263,7 +299,7 @@ def test_an_untrusted_sender_is_direct(pair: str, backend: str) -> None:
     run(main)
 
 
-def test_a_stranger_does_not_touch_a_flow(pair: str, backend: str) -> None:
+def test_a_stranger_does_not_touch_a_flow(pair: str, backend: Backend) -> None:
     """A stranger that uses the same port as a balancer changes nothing for its client."""
 
     async def main() -> None:
@@ -274,18 +310,20 @@ def test_a_stranger_does_not_touch_a_flow(pair: str, backend: str) -> None:
             stranger = here.flow(host=here.inside.stranger, port=sock.getsockname()[1])
             assert await here.who(stranger, forged) is None
 
-            assert await here.who(sock) == (victim if backend == "cmsg" else None)
+            assert await here.who(sock) == (victim if backend.remembers else None)
             assert await here.who(sock, victim) == victim
 
     run(main)
 
 
 @pytest.mark.parametrize("policy", ["replace", "pin"])
-def test_three_good_datagrams_then_a_forged_one(pair: str, backend: str, policy: Policy) -> None:
+def test_three_good_datagrams_then_a_forged_one(
+    pair: str, backend: Backend, policy: Policy
+) -> None:
     """A client's own claim that a balancer lets through lies under "replace", not under "pin".
 
-    For headers there is no "pin": each datagram speaks for itself, and the
-    resolver says so.
+    Where each datagram speaks for itself, and where the kernel keeps the flows,
+    there is no "pin", and the resolver says so.
     """
 
     async def main() -> None:
@@ -297,17 +335,18 @@ def test_three_good_datagrams_then_a_forged_one(pair: str, backend: str, policy:
             believed = forged if policy == "replace" else client
 
             assert await here.who(sock, forged) == believed
-            assert await here.who(sock) == (believed if backend == "cmsg" else None)
-            assert here.resolver.stats()["changed"] == (1 if backend == "cmsg" else 0)
+            assert await here.who(sock) == (believed if backend.remembers else None)
+            assert here.resolver.stats()["changed"] == (1 if backend.remembers else 0)
 
-    if (backend, policy) == ("proxy", "pin"):
-        with pytest.raises(uoa.ConfigurationError, match="each datagram speaks for itself"):
+    if policy == "pin" and (not backend.remembers or backend.source == "sockopt"):
+        reason = "set the policy there" if backend.remembers else "speaks for itself"
+        with pytest.raises(uoa.ConfigurationError, match=reason):
             run(main)
     else:
         run(main)
 
 
-def test_a_busy_flow_stays_known(pair: str, backend: str) -> None:
+def test_a_busy_flow_stays_known(pair: str, backend: Backend) -> None:
     """With a claim on its first three datagrams only a flow stays known, past its ttl.
 
     Headers are not remembered: there the fourth datagram is an error that names
@@ -321,11 +360,14 @@ def test_a_busy_flow_stays_known(pair: str, backend: str) -> None:
             end = time.monotonic() + 1.3
             for turn in itertools.count():
                 assert await here.who(sock, client if turn < 3 else None) == client
+                if turn == 3 and here.table is not None:
+                    here.table.delete(sock.getsockname()[:2], here.address)  # it has forgotten
                 if time.monotonic() > end:
                     break
 
             stats = here.resolver.stats()
-            assert (stats["learned"], stats["found"], stats["expired"]) == (1, 3, 0)
+            found = 0 if backend.source == "sockopt" else 3
+            assert (stats["learned"], stats["found"], stats["expired"]) == (1, found, 0)
 
     async def forgotten() -> None:
         async with world(pair, backend, missing="raise") as here:
@@ -341,10 +383,10 @@ def test_a_busy_flow_stays_known(pair: str, backend: str) -> None:
             assert error.peer == sock.getsockname()[:2]
             assert await here.who(sock, client) == client
 
-    run(busy if backend == "cmsg" else forgotten)
+    run(busy if backend.remembers else forgotten)
 
 
-def test_one_client_through_two_balancers(pair: str, backend: str) -> None:
+def test_one_client_through_two_balancers(pair: str, backend: Backend) -> None:
     """Each answer leaves through the balancer that asked, though both name the same client."""
 
     async def main() -> None:
@@ -352,15 +394,93 @@ def test_one_client_through_two_balancers(pair: str, backend: str) -> None:
             client = here.clients[0]
             flows = [here.flow(balancer=0), here.flow(balancer=1)]
             for turn in range(100):
-                claims = backend == "proxy" or turn < 3
+                claims = not backend.remembers or turn < 3
                 for number, sock in enumerate(flows):
                     here.send(sock, f"{number} {turn}", client if claims else None)
                 for number, sock in enumerate(flows):
-                    assert await here.answer(sock) == Answer(client, backend, f"{number} {turn}")
+                    assert await here.answer(sock) == Answer(
+                        client, backend.source, f"{number} {turn}"
+                    )
 
             for sock in flows:
                 with pytest.raises(BlockingIOError):
                     sock.recv(65536)
-            assert here.resolver.stats()["flows"] == (2 if backend == "cmsg" else 0)
+            assert here.resolver.stats()["flows"] == (2 if backend.remembers else 0)
+
+    run(main)
+
+
+@pytest.mark.parametrize("rebuilds", [False, True], ids=["object", "tuple"])
+def test_replies_follow_a_flow_that_moves(pair: str, backend: Backend, rebuilds: bool) -> None:
+    """When the balancer gives a client another port, the next reply goes there.
+
+    Also a late reply, to the address object of a datagram from the old port.
+    """
+
+    async def main() -> None:
+        async with world(pair, backend) as here:
+            here.server.rebuilds = rebuilds
+            client = here.clients[0]
+            old, new = here.flow(), here.flow()
+            assert await here.who(old, client) == client
+            stale = here.server.last
+            assert await here.who(new, client) == client
+
+            here.server.answer(b"late", tuple(stale) if rebuilds else stale, stale.client)
+            assert (await here.answer(new)).payload == "late"
+            with pytest.raises(BlockingIOError):
+                old.recv(65536)
+
+    run(main)
+
+
+@pytest.mark.parametrize("rebuilds", [False, True], ids=["object", "tuple"])
+def test_nobody_steers_the_replies_of_a_direct_client(
+    pair: str, backend: Backend, rebuilds: bool
+) -> None:
+    """A client behind a balancer that claims the address of a direct one gets none of its replies.
+
+    What the claimant sends is answered to the claimant.
+    """
+
+    async def main() -> None:
+        async with world(pair, backend) as here:
+            direct = here.flow(host=here.inside.stranger)
+            claimant = here.flow()
+            victim = direct.getsockname()[:2]
+            assert (await here.ask(direct)).source == "direct"
+            earlier = here.server.last
+            assert await here.who(claimant, victim) == victim
+            here.server.answer(b"late", earlier, earlier.client)
+            assert (await here.answer(direct)).payload == "late"
+
+            here.server.rebuilds = rebuilds
+            for _ in range(3):
+                assert (await here.ask(direct)).source == "direct"
+            with pytest.raises(BlockingIOError):
+                claimant.recv(65536)
+
+    run(main)
+
+
+def test_every_reply_of_spp_has_its_header(pair: str, backend: Backend) -> None:
+    """An answer to a client behind SPP begins with the header of its flow, others have none."""
+
+    async def main() -> None:
+        async with world(pair, backend) as here:
+            sock = here.flow()
+            direct = here.flow(host=here.inside.stranger)
+            vip = ("198.51.100.80", 443)
+            for client in here.clients:
+                header = b""
+                if backend.dialect == "spp":
+                    header = uoa.wire.build("spp", client, vip=vip)
+                    sock.send(header + b"data")
+                else:
+                    here.send(sock, "data", client)
+                data = await asyncio.get_running_loop().sock_recv(sock, 65536)
+                assert data == header + f"{client[0]} {client[1]} {backend.source} data".encode()
+            here.send(direct, "data")
+            assert (await here.answer(direct)).source == "direct"
 
     run(main)

@@ -9,6 +9,7 @@ from collections.abc import Iterator
 import pytest
 
 from tests.capability import need
+from tests.clock import Clock
 from tests.unit.endpoints import Loop
 
 
@@ -22,3 +23,11 @@ def loop(request: pytest.FixtureRequest) -> Iterator[Loop]:
     made = Loop(factory)
     yield made
     assert made.complaints == []
+
+
+@pytest.fixture
+def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
+    """Give a test a clock on which time passes when the test says so."""
+    fake = Clock()
+    fake.patch(monkeypatch)
+    return fake

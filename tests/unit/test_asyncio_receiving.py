@@ -207,6 +207,29 @@ class TestReceiving:
 
         loop.run(main)
 
+    def test_what_the_socket_loses_is_counted(self, loop: Loop) -> None:
+        """Datagrams that found the receive buffer full are in the counters, to the last one."""
+
+        async def main() -> None:
+            protocol = Recorder()
+            async with endpoint(protocol) as (transport, address):
+                sock = transport.get_extra_info("socket")
+                sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+                with udp_socket("127.0.0.1") as client:
+                    sent = 0
+                    while not stats(transport)["receive_drops"]:
+                        for _ in range(200):  # all of them before the loop reads
+                            client.sendto(bytes(100), address)
+                        sent += 200
+                        await protocol.datagrams(len(protocol.received) + 1)
+                    # The last ones were lost after the last reading.
+                    client.sendto(b"end", address)
+                    await protocol.until(lambda: protocol.received[-1][0] == b"end")
+
+                    assert len(protocol.received) + stats(transport)["receive_drops"] == sent + 1
+
+        loop.run(main)
+
     def test_an_exception_in_the_protocol_does_not_stop_the_endpoint(self, loop: Loop) -> None:
         """What datagram_received() raises is reported, and the next datagram is delivered."""
 

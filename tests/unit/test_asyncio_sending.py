@@ -209,11 +209,17 @@ class FullSocket:
     def __getattr__(self, name: str) -> Any:
         return getattr(lib, name)
 
-    def uoa_sender_put(self, *arguments: Any) -> int:
-        """Queue a datagram, and count it."""
-        result = lib.uoa_sender_put(*arguments)
+    def _counted(self, result: int) -> int:
         self._queued += result == 0
         return result
+
+    def uoa_sender_put(self, *arguments: Any) -> int:
+        """Queue a datagram, and count it."""
+        return self._counted(lib.uoa_sender_put(*arguments))
+
+    def uoa_sender_reply(self, *arguments: Any) -> int:
+        """The same for a reply."""
+        return self._counted(lib.uoa_sender_reply(*arguments))
 
     def uoa_sender_flush(self, sender: Any) -> int:
         """Send what is queued, or tell how much that is."""

@@ -23,8 +23,8 @@ from hypothesis.stateful import (
 )
 
 import uoa
+from tests.clock import Clock
 from tests.senders import Address, option_of, received_claim, received_option
-from uoa import _client, _resolver
 
 PEER: Final = ("10.0.0.5", 4000)
 PEER6: Final = ("fd00::5", 4000)
@@ -36,34 +36,6 @@ CAROL: Final = ("2001:db8::9", 5000)
 TRUST: Final = "10.0.0.0/24,fd00::/64"
 
 Policy = Literal["replace", "pin"]
-
-
-class Clock:
-    """The module `time` of a machine on which nothing happens by itself."""
-
-    def __init__(self) -> None:
-        self.now = 1000.0
-
-    def monotonic(self) -> float:
-        """Return the time in seconds."""
-        return self.now
-
-    def monotonic_ns(self) -> int:
-        """Return the time in nanoseconds."""
-        return round(self.now * 1e9)
-
-    def patch(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        """Put this clock where uoa looks for one."""
-        for module in (_resolver, _client):
-            monkeypatch.setattr(module, "time", self)
-
-
-@pytest.fixture
-def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
-    """Give a test the clock."""
-    fake = Clock()
-    fake.patch(monkeypatch)
-    return fake
 
 
 def said(

@@ -60,9 +60,10 @@ INCLUDES: Final[dict[str, list[str]]] = {
     "sdk/core/src/*": [
         '"*.h"',
         "<uoa/uoa.h>",
-        *(f"<{name}>" for name in [*_SHARED, *_LIBC]),
+        *(f"<{name}>" for name in [*_SHARED, *_LIBC, "linux/sock_diag.h"]),
     ],
     "sdk/python/uoa/_native/*": ['"batch.h"', "<uoa/uoa.h>", *(f"<{name}>" for name in _LIBC)],
+    "examples/c/*": ["<uoa/uoa.h>", *(f"<{name}>" for name in _LIBC)],
     "bpf/*": ['"*.h"', "<bpf/*.h>", *(f"<{name}>" for name in [*_SHARED, *_KERNEL])],
     "kmod/*": ['"*.h"', *(f"<{name}>" for name in [*_SHARED, *_KERNEL])],
 }
@@ -91,7 +92,7 @@ def wrong_includes(path: str, text: str) -> Iterator[str]:
 
 C_SOURCES: Final = sources(
     "sdk/core/**/*.[ch]", "sdk/python/uoa/_native/*.[ch]", "bpf/**/*.[ch]", "kmod/**/*.[ch]"
-) + sources("sdk/python/uoa/_native/*.csrc")
+) + sources("sdk/python/uoa/_native/*.csrc", "examples/c/*")
 
 
 class TestIncludes:
@@ -122,6 +123,8 @@ class TestIncludes:
             ("sdk/core/src/flows.c", '#include "../../../kmod/policy.h"'),
             ("sdk/python/uoa/_native/batch.c", '#include "../../../core/src/flows.h"'),
             ("sdk/python/uoa/_native/batch.c", "#include <uoa/wire.h>"),
+            ("examples/c/echo.c", "#include <uoa/wire_build.h>"),
+            ("examples/c/echo.c", '#include "show.h"'),
             ("bpf/learn.bpf.c", "#include <uoa/uoa.h>"),
             ("bpf/learn.bpf.c", "#include <stdio.h>"),
             ("kmod/main.c", "#include <uoa/uoa.h>"),
@@ -134,6 +137,52 @@ class TestIncludes:
         assert list(wrong_includes(path, f"/* Text. */\n{line}\n"))
 
 
+def declared(header: str) -> list[str]:
+    """Return the functions that a text in the manner of uoa.h exports."""
+    return re.findall(r"^UOA_API\b[^;(]*\b(\w+)\(", header, re.MULTILINE)
+
+
+def listed(script: str) -> tuple[str, list[str]]:
+    """Return the version node of a linker's version script, and the names it exports."""
+    pattern = (
+        r"^/\*[^/]*\*/\n/\*[^/]*\*/\n([\w.]+) \{\nglobal:\n((?:\t\w+;\n)+)local:\n\t\*;\n\};\n"
+    )
+    found = re.fullmatch(pattern, script)
+    assert found is not None, "not one node that hides all but its names"
+    return found[1], re.findall(r"\w+", found[2])
+
+
+EXPORTS: Final = declared((ROOT / "sdk/core/include/uoa/uoa.h").read_text(encoding="utf-8"))
+MAP: Final = (ROOT / "sdk/core/libuoa.map").read_text(encoding="utf-8")
+
+
+class TestExports:
+    """C: what libuoa promises by name; tests/capi compares the library itself."""
+
+    def test_the_map_lists_what_the_header_declares(self) -> None:
+        """Each function of uoa.h is in libuoa.map once, in order, and nothing else is."""
+        node, names = listed(MAP)
+
+        assert node == "LIBUOA_0.1"
+        assert len(EXPORTS) > 30
+        assert names == sorted(EXPORTS)
+
+    def test_every_declaration_is_marked(self) -> None:
+        """No function is declared in uoa.h without UOA_API."""
+        header = (ROOT / "sdk/core/include/uoa/uoa.h").read_text(encoding="utf-8")
+        code = re.sub(r"/\*.*?\*/", "", header, flags=re.DOTALL)
+
+        assert sorted(re.findall(r"\b(uoa_\w+)\(", code)) == sorted(EXPORTS)
+
+    @pytest.mark.parametrize(
+        "script", [MAP.replace("\t*;", "\tuoa_*;"), MAP + MAP, MAP.replace("local:", "")]
+    )
+    def test_a_wrong_map_is_found(self, script: str) -> None:
+        """A script that exports by pattern, or has two nodes, is refused."""
+        with pytest.raises(AssertionError, match="not one node"):
+            listed(script)
+
+
 # ---- Python --------------------------------------------------------------------------
 
 # Who talks to C. A module that joins them needs a reason.
@@ -141,6 +190,7 @@ NATIVE_USERS: Final = {
     "uoa._address",
     "uoa._client",
     "uoa._dialects",
+    "uoa._receiver",
     "uoa._resolver",
     "uoa._trust",
     "uoa.asyncio",
@@ -150,6 +200,9 @@ _FRAMEWORKS: Final = {
     "aiocoap", "aioquic", "anyio", "asyncio", "ctypes", "dnslib", "gevent", "hypercorn",
     "prometheus_client", "rich", "socketserver", "starlette", "trio", "twisted", "uvloop",
 }  # fmt: skip
+
+# `uoa.wrap`: the package loads its module when it is used, as it does public ones.
+_LAZY: Final = {"uoa._wrap"}
 
 
 def module_of(path: str) -> str:
@@ -196,7 +249,7 @@ def wrong_imports(path: str, text: str) -> Iterator[str]:
             yield f"imports {imported}: it is not one of those who talk to C"
         elif imported.startswith("uoa.cli") and not is_cli:
             yield f"imports {imported}: the command line is at the end of all arrows"
-        elif is_private(module) and not is_cli and top in _FRAMEWORKS:
+        elif is_private(module) and not is_cli and top in _FRAMEWORKS and module not in _LAZY:
             yield f"imports {imported}: frameworks are for public modules"
         elif is_private(module) and not is_cli and is_ours and not is_private(imported):
             yield f"imports {imported}: a public module"
@@ -318,7 +371,7 @@ ALL_SOURCES: Final = [
     for folder in ("sdk", "tests", "bpf", "kmod", "examples")
     for path in sources(f"{folder}/**/*")
     if path.endswith(_SOURCE)
-] + sources("meson.build", "Makefile", "*.toml", "tox.ini")
+] + sources("meson.*", "Makefile", "*.toml", "tox.ini")
 
 
 class TestLicences:

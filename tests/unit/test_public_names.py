@@ -23,10 +23,11 @@ PUBLIC: Final = sorted(
     for info in pkgutil.iter_modules(uoa.__path__)
     if not info.name.startswith("_") and info.name != "cli"
 )
+# `_receiver` is for sockets of this package.
 PRIVATE: Final = sorted(
     info.name
     for info in pkgutil.iter_modules(uoa.__path__)
-    if info.name.startswith("_") and info.name != "__main__"
+    if info.name.startswith("_") and info.name not in ("__main__", "_receiver")
 )
 
 

@@ -401,6 +401,50 @@ class TestPayloadHeaders:
         assert stats["resolved"] + stats["direct"] + stats["unknown"] == 1
 
 
+class TestOnce:
+    """Balancers that write PROXY v2 in front of a flow's first datagrams only."""
+
+    def test_later_datagrams_are_from_the_client_of_the_first(self) -> None:
+        """A datagram without a header is from the client that its flow's header named."""
+        resolver = uoa.Resolver(TRUST, dialects="ppv2", once=True)
+        resolver.resolve(PEER, wire.build("ppv2", CLIENT, vip=("198.51.100.80", 53)))
+        client, payload = resolver.resolve(PEER, b"data")
+
+        assert ((client.host, client.port), payload) == (CLIENT, b"data")
+        assert (client.source, client.dialect) == ("proxy", "ppv2")
+        assert client.vip == ("198.51.100.80", 53)
+        found = resolver.lookup(PEER)
+        assert found is not None
+        assert (found.host, found.port, found.source) == (*CLIENT, "proxy")
+
+    def test_a_newer_header_replaces(self) -> None:
+        """A balancer that reuses a port names the new client, and "pin" keeps the first."""
+        for policy, believed in (("replace", FORGED), ("pin", CLIENT)):
+            resolver = uoa.Resolver(TRUST, dialects="ppv2", once=True, policy=policy)  # type: ignore[arg-type]
+            for claim in (CLIENT, FORGED):
+                resolver.resolve(PEER, wire.build("ppv2", claim))
+            client, _ = resolver.resolve(PEER, b"data")
+
+            assert (client.host, client.port) == believed
+            assert resolver.stats()["changed"] == 1
+
+    def test_local_leaves_the_flow(self) -> None:
+        """A health check in the middle of a flow is direct, and says nothing of its client."""
+        resolver = uoa.Resolver(TRUST, dialects="ppv2", once=True)
+        resolver.resolve(PEER, wire.build("ppv2", CLIENT))
+
+        assert resolver.resolve(PEER, wire.build_local())[0].direct
+        assert resolver.resolve(PEER, b"data")[0].host == CLIENT[0]
+
+    def test_spp_is_never_remembered(self) -> None:
+        """SPP is on every datagram: one without it has no client."""
+        resolver = uoa.Resolver(TRUST, dialects="ppv2,spp", once=True)
+        resolver.resolve(PEER, wire.build("spp", CLIENT))
+
+        assert resolver.resolve(PEER, b"data")[0].source == "none"
+        assert resolver.stats()["flows"] == 0
+
+
 class TestMissing:
     """What `missing` does, as far as a resolver does it."""
 
@@ -459,7 +503,10 @@ class TestConstruction:
         ("arguments", "names", "way_out"),
         [
             ({"dialects": "ipo,ppv2"}, "ipo, ppv2", "one resolver a port"),
-            ({"dialects": "opp"}, "opp", "it reads bd, ipo"),
+            ({"backend": "cmsg", "dialects": "opp"}, "opp", "it reads bd, ipo"),
+            ({"backend": "sockopt", "dialects": "spp"}, "spp", "it reads bd, ipo, opp"),
+            ({"backend": "sockopt", "policy": "pin"}, "policy: 'pin'", "set the policy there"),
+            ({"once": True}, "once: ipo", "only ppv2"),
             ({"backend": "cmsg", "dialects": "ppv2"}, "'cmsg' cannot read ppv2", "it reads bd"),
             ({"backend": "proxy", "dialects": "ipo"}, "'proxy' cannot read ipo", "reads ppv2, spp"),
             ({"dialects": "proxy"}, "'proxy'", "ipo, opp, bd, ppv2, spp"),

@@ -9,6 +9,8 @@
 
 #include <uoa/uoa.h>
 
+#include "table.h"
+
 struct uoa_flow_key {
 	uint8_t peer[16];
 	uint8_t local[16];
@@ -18,13 +20,12 @@ struct uoa_flow_key {
 };
 
 struct uoa_flow {
+	struct uoa_entry entry;
 	struct uoa_flow_key key;
 	struct uoa_claim claim;
 	uint64_t learned;
-	uint64_t used;
-	uint32_t chain; /* next flow of the bucket */
-	uint32_t older; /* neighbours in order of use */
-	uint32_t newer;
+	uint64_t asked; /* when the kernel was asked for it, 0: never */
+	uint32_t is_known; /* 0: the kernel has no claim either */
 };
 
 struct uoa_flows;
@@ -35,19 +36,29 @@ void uoa_flows_free(struct uoa_flows *flows);
 uint32_t uoa_flows_count(const struct uoa_flows *flows);
 
 /* The live flow of this key, or NULL. */
-const struct uoa_flow *uoa_flows_peek(struct uoa_flows *flows,
-				      const struct uoa_flow_key *key, uint64_t now);
+struct uoa_flow *uoa_flows_peek(struct uoa_flows *flows,
+				const struct uoa_flow_key *key, uint64_t now);
 
 /* The same, marked as used. */
-const struct uoa_flow *uoa_flows_use(struct uoa_flows *flows,
-				     const struct uoa_flow_key *key, uint64_t now);
+struct uoa_flow *uoa_flows_use(struct uoa_flows *flows,
+			       const struct uoa_flow_key *key, uint64_t now);
 
-/* Enter a claim. Returns the flow as it is afterwards: under UOA_POLICY_PIN that
- * may be another client than the claim's. */
-const struct uoa_flow *uoa_flows_learn(struct uoa_flows *flows,
-				       const struct uoa_flow_key *key,
-				       const struct uoa_claim *claim,
-				       uint64_t now);
+/* Enter a claim that came with a datagram. Returns the flow as it is afterwards:
+ * under UOA_POLICY_PIN that may be another client than the claim's. */
+struct uoa_flow *uoa_flows_learn(struct uoa_flows *flows,
+				 const struct uoa_flow_key *key,
+				 const struct uoa_claim *claim, uint64_t now);
+
+/* Enter what the kernel answered: a claim learned at `learned`, or NULL when it
+ * has none, which takes no known client away. A claim older than max_age is
+ * none. */
+struct uoa_flow *uoa_flows_answer(struct uoa_flows *flows,
+				  const struct uoa_flow_key *key,
+				  const struct uoa_claim *claim,
+				  uint64_t learned, uint64_t now);
+
+/* Take a flow out, if it is there. */
+void uoa_flows_forget(struct uoa_flows *flows, const struct uoa_flow_key *key);
 
 /* The newest live flow that matches, with any local address if that of `key` is
  * all zero. Marks nothing as used. `several`: flows of different clients match. */

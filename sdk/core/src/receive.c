@@ -9,11 +9,13 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/socket.h>
-#include <time.h>
+
+#include <linux/sock_diag.h>
 
 #include <uoa/uoa.h>
 
 #include "address.h"
+#include "clock.h"
 #include "resolver.h"
 
 enum {
@@ -26,6 +28,9 @@ enum {
 struct uoa_receiver {
 	struct uoa_resolver *resolver;
 	int fd;
+	uint32_t backend;
+	struct uoa_asker asker; /* UOA_BACKEND_SOCKOPT */
+	uint32_t drops;
 	atomic_flag is_busy;
 	struct uoa_addr local; /* host all zero: asked for by datagram */
 	size_t control_room;
@@ -66,6 +71,31 @@ static int has_gro(int fd)
 	return !getsockopt(fd, IPPROTO_UDP, UDP_GRO, &on, &len) && on;
 }
 
+/* How many datagrams the socket has lost since it was made, modulo 2^32. */
+static uint32_t drops_of(int fd)
+{
+	uint32_t info[SK_MEMINFO_VARS] = { 0 };
+	socklen_t len = sizeof(info);
+
+	return getsockopt(fd, SOL_SOCKET, SO_MEMINFO, info, &len) ?
+		       0 :
+		       info[SK_MEMINFO_DROPS];
+}
+
+static int choose_backend(struct uoa_receiver *rx, uint32_t backend)
+{
+	rx->backend = backend ? backend : uoa_resolver_backend(rx->resolver);
+	switch (rx->backend) {
+	case UOA_BACKEND_CMSG:
+	case UOA_BACKEND_PROXY:
+		return 0;
+	case UOA_BACKEND_SOCKOPT:
+		return uoa_asker_init(&rx->asker, rx->fd);
+	default:
+		return -EINVAL;
+	}
+}
+
 static int prepare(struct uoa_receiver *rx)
 {
 	struct sockaddr_storage bound;
@@ -87,11 +117,12 @@ static int prepare(struct uoa_receiver *rx)
 	rx->control = malloc(UOA_BATCH * rx->control_room);
 	if (!rx->control)
 		return -ENOMEM;
+	rx->drops = drops_of(rx->fd);
 	return enable_control(rx->fd, bound.ss_family, is_wildcard);
 }
 
 int uoa_receiver_new(struct uoa_receiver **receiver, int fd,
-		     struct uoa_resolver *resolver)
+		     struct uoa_resolver *resolver, uint32_t backend)
 {
 	struct uoa_receiver *rx = calloc(1, sizeof(*rx));
 	int error;
@@ -102,6 +133,8 @@ int uoa_receiver_new(struct uoa_receiver **receiver, int fd,
 	rx->resolver = resolver;
 	atomic_flag_clear(&rx->is_busy);
 	error = prepare(rx);
+	if (!error)
+		error = choose_backend(rx, backend);
 	if (error) {
 		uoa_receiver_free(rx);
 		return error;
@@ -126,12 +159,9 @@ void uoa_receiver_free(struct uoa_receiver *rx)
 	free(rx);
 }
 
-static uint64_t monotonic_now(void)
+uint32_t uoa_receiver_backend(const struct uoa_receiver *rx)
 {
-	struct timespec now;
-
-	clock_gettime(CLOCK_MONOTONIC, &now);
-	return (uint64_t)now.tv_sec * 1000000000 + (uint64_t)now.tv_nsec;
+	return rx->backend;
 }
 
 static void fill(struct uoa_receiver *rx, struct uoa_slot *slot,
@@ -143,7 +173,9 @@ static void fill(struct uoa_receiver *rx, struct uoa_slot *slot,
 	slot->len = message->msg_len < slot->room ? message->msg_len : slot->room;
 	slot->is_truncated = (header->msg_flags & MSG_TRUNC) != 0;
 	if (slot->is_truncated)
-		uoa_resolver_count(rx->resolver, UOA_COUNTER_PAYLOAD_TRUNCATED);
+		uoa_resolver_count(rx->resolver, UOA_COUNTER_PAYLOAD_TRUNCATED, 1);
+	if (rx->backend == UOA_BACKEND_SOCKOPT)
+		evidence.asker = &rx->asker;
 	uoa_addr_from_sockaddr(&evidence.peer, header->msg_name);
 	evidence.payload = slot->data;
 	evidence.payload_len = slot->len;
@@ -179,11 +211,16 @@ int uoa_recvmmsg(struct uoa_receiver *rx, struct uoa_slot *slots, uint32_t n,
 	if (got < 0) {
 		got = -errno;
 	} else {
-		now = monotonic_now();
-		uoa_resolver_lock(rx->resolver);
+		uint32_t drops = drops_of(rx->fd);
+
+		now = uoa_now();
+		uoa_resolver_hold(rx->resolver);
+		uoa_resolver_count(rx->resolver, UOA_COUNTER_RECEIVE_DROPS,
+				   drops - rx->drops);
+		rx->drops = drops;
 		for (int i = 0; i < got; i++)
 			fill(rx, &slots[i], &rx->messages[i], now);
-		uoa_resolver_unlock(rx->resolver);
+		uoa_resolver_release(rx->resolver);
 	}
 	atomic_flag_clear_explicit(&rx->is_busy, memory_order_release);
 	return got;

@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: MIT */
-/* Who sent a datagram: trust, then the parser, then the flow table. */
+/* Who sent a datagram: trust, then the parser or the kernel, then the flow table;
+ * and where a reply to it goes. */
 #define _GNU_SOURCE
 #include <errno.h>
 #include <netinet/in.h>
@@ -7,25 +8,34 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "ask.h"
 #include "flows.h"
 #include "resolver.h"
+#include "reverse.h"
 #include "walk.h"
-#include <uoa/wire_payload.h>
+#include <uoa/wire_build.h>
 
 enum {
 	COUNTER_FOUND_DIALECT = UOA_COUNTER_REASONS + UOA_REASON_COUNT - 1,
 	COUNTER_COUNT = COUNTER_FOUND_DIALECT + UOA_DIALECT_COUNT,
 	SWITCHES_PAYLOAD = UOA_ENABLE_PPV2 | UOA_ENABLE_SPP,
-	SWITCHES_ALL = UOA_ENABLE_IPO | UOA_ENABLE_OPP | UOA_ENABLE_BD |
-		       SWITCHES_PAYLOAD,
+	SWITCHES_OPTIONS = UOA_ENABLE_IPO | UOA_ENABLE_BD,
+	SWITCHES_ALL = SWITCHES_OPTIONS | UOA_ENABLE_OPP | SWITCHES_PAYLOAD,
 	FLOWS_MAX = 1 << 28,
 };
+
+/* How long an answer of the kernel is good, in nanoseconds: a client's, and that
+ * there is none, which may only be a datagram that overtook its claim. */
+static const uint64_t ask_again_known = 1000000000;
+static const uint64_t ask_again_miss = 50000000;
 
 struct uoa_resolver {
 	pthread_mutex_t lock; /* protects all below */
 	struct uoa_trust *trust;
 	struct uoa_flows *flows;
+	struct uoa_reverse *reverse;
 	uint8_t switches;
+	uint8_t once;
 	uint64_t told; /* counters that were not 0 when news were last asked for */
 	uint64_t counters[COUNTER_COUNT];
 };
@@ -39,22 +49,24 @@ int uoa_resolver_new(struct uoa_resolver **resolver,
 	int error;
 
 	if (config->switches & ~(uint32_t)SWITCHES_ALL ||
-	    config->policy > UOA_POLICY_PIN || config->max_flows < 1 ||
-	    config->max_flows > FLOWS_MAX)
+	    config->policy > UOA_POLICY_PIN || config->once > 1 ||
+	    config->max_flows < 1 || config->max_flows > FLOWS_MAX)
 		return -EINVAL;
 	r = calloc(1, sizeof(*r));
 	if (!r)
 		return -ENOMEM;
 	r->switches = (uint8_t)config->switches;
+	r->once = (uint8_t)config->once;
+	pthread_mutex_init(&r->lock, NULL);
 	error = uoa_trust_new(&r->trust);
 	if (!error)
 		error = uoa_flows_new(&r->flows, config, r->counters);
+	if (!error)
+		error = uoa_reverse_new(&r->reverse, config);
 	if (error) {
-		uoa_trust_free(r->trust);
-		free(r);
+		uoa_resolver_free(r);
 		return error;
 	}
-	pthread_mutex_init(&r->lock, NULL);
 	*resolver = r;
 	return 0;
 }
@@ -66,32 +78,46 @@ void uoa_resolver_free(struct uoa_resolver *r)
 	pthread_mutex_destroy(&r->lock);
 	uoa_trust_free(r->trust);
 	uoa_flows_free(r->flows);
+	uoa_reverse_free(r->reverse);
 	free(r);
 }
 
-void uoa_resolver_lock(struct uoa_resolver *r)
+void uoa_resolver_hold(struct uoa_resolver *r)
 {
 	pthread_mutex_lock(&r->lock);
 }
 
-void uoa_resolver_unlock(struct uoa_resolver *r)
+void uoa_resolver_release(struct uoa_resolver *r)
 {
 	pthread_mutex_unlock(&r->lock);
 }
 
-void uoa_resolver_count(struct uoa_resolver *r, uint32_t counter)
+void uoa_resolver_count(struct uoa_resolver *r, uint32_t counter, uint64_t count)
+{
+	r->counters[counter] += count;
+}
+
+static void count(struct uoa_resolver *r, uint32_t counter)
 {
 	r->counters[counter]++;
+}
+
+uint32_t uoa_resolver_backend(const struct uoa_resolver *r)
+{
+	if (r->switches & SWITCHES_PAYLOAD)
+		return UOA_BACKEND_PROXY;
+	return r->switches & ~SWITCHES_OPTIONS ? UOA_BACKEND_SOCKOPT :
+						 UOA_BACKEND_CMSG;
 }
 
 void uoa_resolver_set_trust(struct uoa_resolver *r, struct uoa_trust *trust)
 {
 	struct uoa_trust *old;
 
-	uoa_resolver_lock(r);
+	uoa_resolver_hold(r);
 	old = r->trust;
 	r->trust = trust;
-	uoa_resolver_unlock(r);
+	uoa_resolver_release(r);
 	uoa_trust_free(old);
 }
 
@@ -99,10 +125,10 @@ uint32_t uoa_resolver_counters(struct uoa_resolver *r, uint64_t *counters)
 {
 	uint32_t flows;
 
-	uoa_resolver_lock(r);
+	uoa_resolver_hold(r);
 	memcpy(counters, r->counters, sizeof(r->counters));
 	flows = uoa_flows_count(r->flows);
-	uoa_resolver_unlock(r);
+	uoa_resolver_release(r);
 	return flows;
 }
 
@@ -110,12 +136,12 @@ uint64_t uoa_resolver_news(struct uoa_resolver *r)
 {
 	uint64_t counted = 0, news;
 
-	uoa_resolver_lock(r);
+	uoa_resolver_hold(r);
 	for (uint32_t i = 0; i < COUNTER_COUNT; i++)
 		counted |= (uint64_t)(r->counters[i] != 0) << i;
 	news = counted & ~r->told;
 	r->told = counted;
-	uoa_resolver_unlock(r);
+	uoa_resolver_release(r);
 	return news;
 }
 
@@ -193,7 +219,7 @@ static uint16_t judge(const struct uoa_evidence *e, uint8_t switches,
 /* ---- Outcomes -------------------------------------------------------------- */
 
 static void set_client(struct uoa_client *client, const struct uoa_claim *claim,
-		       uint64_t learned)
+		       uint64_t learned, uint8_t source)
 {
 	memcpy(client->client.host, claim->client, 16);
 	client->client.port = claim->client_port;
@@ -203,10 +229,7 @@ static void set_client(struct uoa_client *client, const struct uoa_claim *claim,
 	client->vni = claim->vni;
 	client->dialect = claim->dialect;
 	client->learned = learned;
-	client->source = claim->dialect == UOA_DIALECT_PPV2 ||
-					 claim->dialect == UOA_DIALECT_SPP ?
-				 UOA_SOURCE_PROXY :
-				 UOA_SOURCE_CMSG;
+	client->source = source;
 }
 
 static void set_unclaimed(struct uoa_client *client, const struct uoa_addr *peer,
@@ -229,43 +252,49 @@ static void set_key(struct uoa_flow_key *key, const struct uoa_addr *peer,
 	key->local_port = local->port;
 }
 
-/* A good claim: into the table, but for the dialects of the payload, whose every
- * datagram speaks for itself. */
+static void count_claim(struct uoa_resolver *r, const struct uoa_claim *claim)
+{
+	if (uoa_trust_contains(r->trust, claim->client))
+		count(r, UOA_COUNTER_CLAIMS_TRUSTED);
+}
+
+/* A good claim: into the table, unless every datagram speaks for itself. SPP is
+ * on every datagram by definition. */
 static void take_claim(struct uoa_resolver *r, const struct uoa_claim *claim,
 		       const struct uoa_flow_key *key, uint64_t now,
 		       struct uoa_client *client)
 {
+	int is_payload = (r->switches & SWITCHES_PAYLOAD) != 0;
+	uint8_t source = is_payload ? UOA_SOURCE_PROXY : UOA_SOURCE_CMSG;
 	const struct uoa_flow *flow;
 
-	uoa_resolver_count(r, (uint32_t)COUNTER_FOUND_DIALECT + claim->dialect);
-	if (uoa_trust_contains(r->trust, claim->client))
-		uoa_resolver_count(r, UOA_COUNTER_CLAIMS_TRUSTED);
-	if (r->switches & SWITCHES_PAYLOAD) {
-		set_client(client, claim, 0);
+	count(r, (uint32_t)COUNTER_FOUND_DIALECT + claim->dialect);
+	count_claim(r, claim);
+	if (is_payload && !(r->once && claim->dialect == UOA_DIALECT_PPV2)) {
+		set_client(client, claim, 0, source);
 		return;
 	}
 	flow = uoa_flows_learn(r->flows, key, claim, now);
-	set_client(client, &flow->claim, flow->learned);
+	set_client(client, &flow->claim, flow->learned, source);
 }
 
 /* A datagram of a trusted peer: its own claim, or what is known of its flow. */
-static uint32_t resolve_trusted(struct uoa_resolver *r,
-				const struct uoa_evidence *e, uint64_t now,
-				struct uoa_client *client)
+static uint32_t resolve_claim(struct uoa_resolver *r, const struct uoa_evidence *e,
+			      const struct uoa_flow_key *key, uint64_t now,
+			      struct uoa_client *client)
 {
+	int is_payload = (r->switches & SWITCHES_PAYLOAD) != 0;
 	uint16_t rule = UOA_RULE_NO_CLAIM;
 	const struct uoa_flow *flow;
-	struct uoa_flow_key key;
 	struct uoa_claims claims;
 	uint32_t strip = 0;
 
-	set_key(&key, &e->peer, &e->local);
-	if (e->options_len || e->dst_opts_len || r->switches & SWITCHES_PAYLOAD) {
+	if (e->options_len || e->dst_opts_len || is_payload) {
 		rule = judge(e, r->switches, &claims, &strip);
-		uoa_resolver_count(r, UOA_COUNTER_REASONS + uoa_rule_reason(rule));
+		count(r, UOA_COUNTER_REASONS + uoa_rule_reason(rule));
 	}
 	if (rule == UOA_RULE_FOUND) {
-		take_claim(r, &claims.first, &key, now, client);
+		take_claim(r, &claims.first, key, now, client);
 		return strip;
 	}
 	if (rule == UOA_RULE_PPV2_LOCAL) {
@@ -274,11 +303,83 @@ static uint32_t resolve_trusted(struct uoa_resolver *r,
 	}
 	/* A claim that cannot be used touches nothing in the table: it neither
 	 * changes the flow's client nor keeps it alive. */
-	flow = rule == UOA_RULE_NO_CLAIM ? uoa_flows_use(r->flows, &key, now) :
-					   uoa_flows_peek(r->flows, &key, now);
+	flow = rule == UOA_RULE_NO_CLAIM ? uoa_flows_use(r->flows, key, now) :
+					   uoa_flows_peek(r->flows, key, now);
 	if (flow)
-		set_client(client, &flow->claim, flow->learned);
+		set_client(client, &flow->claim, flow->learned,
+			   is_payload ? UOA_SOURCE_PROXY : UOA_SOURCE_CMSG);
 	return strip;
+}
+
+/* Ask the kernel for a flow, and enter its answer. */
+static struct uoa_flow *ask(struct uoa_resolver *r, const struct uoa_asker *asker,
+			    const struct uoa_addr *peer, const struct uoa_addr *local,
+			    const struct uoa_flow_key *key, uint64_t now)
+{
+	struct uoa_claim claim;
+	uint64_t age;
+	int error = uoa_ask(asker, peer, local, &claim, &age);
+
+	count(r, UOA_COUNTER_ASKED);
+	if (error == -ENOTUNIQ) {
+		/* Whose datagrams these are is not to be told any more. */
+		count(r, UOA_COUNTER_AMBIGUOUS);
+		uoa_flows_forget(r->flows, key);
+	} else if (!error && !uoa_client_is_valid(claim.client, claim.client_port,
+						  peer->host)) {
+		count(r, UOA_COUNTER_REASONS + UOA_REASON_INVALID_ADDR);
+		error = -ENOENT;
+	} else if (!error) {
+		count_claim(r, &claim);
+	}
+	return uoa_flows_answer(r->flows, key, error ? NULL : &claim,
+				now > age ? now - age : 1, now);
+}
+
+/* The flow of a trusted peer as the kernel's table has it, asked if it is due. */
+static const struct uoa_flow *flow_of_kernel(struct uoa_resolver *r,
+					     const struct uoa_asker *asker,
+					     const struct uoa_addr *peer,
+					     const struct uoa_addr *local,
+					     const struct uoa_flow_key *key,
+					     int is_due, uint64_t now)
+{
+	struct uoa_flow *flow = uoa_flows_use(r->flows, key, now);
+
+	if (!flow || is_due ||
+	    uoa_elapsed(flow->asked, now) >=
+		    (flow->is_known ? ask_again_known : ask_again_miss))
+		flow = ask(r, asker, peer, local, key, now);
+	return flow->is_known ? flow : NULL;
+}
+
+static uint32_t resolve_trusted(struct uoa_resolver *r,
+				const struct uoa_evidence *e, uint64_t now,
+				struct uoa_client *client)
+{
+	const struct uoa_flow *flow;
+	struct uoa_flow_key key;
+	uint32_t strip = 0;
+
+	set_key(&key, &e->peer, &e->local);
+	if (e->asker) {
+		/* An option may be news, which the kernel has read already. */
+		flow = flow_of_kernel(r, e->asker, &e->peer, &e->local, &key,
+				      e->options_len || e->dst_opts_len, now);
+		if (flow)
+			set_client(client, &flow->claim, flow->learned,
+				   UOA_SOURCE_SOCKOPT);
+	} else {
+		strip = resolve_claim(r, e, &key, now, client);
+	}
+	return strip;
+}
+
+/* Can there be a claim in a stranger's datagram? */
+static int claims_anything(const struct uoa_resolver *r, const struct uoa_evidence *e)
+{
+	return e->options_len || e->dst_opts_len ||
+	       has_payload_header(e, r->switches);
 }
 
 uint32_t uoa_resolve_locked(struct uoa_resolver *r, const struct uoa_evidence *e,
@@ -286,30 +387,30 @@ uint32_t uoa_resolve_locked(struct uoa_resolver *r, const struct uoa_evidence *e
 {
 	uint32_t strip = 0;
 
-	uoa_resolver_count(r, UOA_COUNTER_DATAGRAMS);
+	count(r, UOA_COUNTER_DATAGRAMS);
 	set_unclaimed(client, &e->peer, &e->local, UOA_SOURCE_NONE);
 	if (!uoa_trust_contains(r->trust, e->peer.host)) {
 		client->source = UOA_SOURCE_DIRECT;
-		if (e->options_len || e->dst_opts_len ||
-		    has_payload_header(e, r->switches))
-			uoa_resolver_count(r, UOA_COUNTER_REASONS +
-						      UOA_REASON_UNTRUSTED);
+		if (claims_anything(r, e))
+			count(r, UOA_COUNTER_REASONS + UOA_REASON_UNTRUSTED);
 	} else if (e->control_truncated) {
 		/* Part of what the balancer said is lost: it may have been
 		 * another client, so the flow's own is no answer either. */
-		uoa_resolver_count(r, UOA_COUNTER_CONTROL_TRUNCATED);
+		count(r, UOA_COUNTER_CONTROL_TRUNCATED);
 	} else {
 		strip = resolve_trusted(r, e, now, client);
 	}
 	switch (client->source) {
 	case UOA_SOURCE_DIRECT:
-		uoa_resolver_count(r, UOA_COUNTER_DIRECT);
+		count(r, UOA_COUNTER_DIRECT);
+		uoa_reverse_forget(r->reverse, &client->peer, client->local.port);
 		break;
 	case UOA_SOURCE_NONE:
-		uoa_resolver_count(r, UOA_COUNTER_UNKNOWN);
+		count(r, UOA_COUNTER_UNKNOWN);
 		break;
 	default:
-		uoa_resolver_count(r, UOA_COUNTER_RESOLVED);
+		count(r, UOA_COUNTER_RESOLVED);
+		uoa_reverse_learn(r->reverse, client, now);
 		break;
 	}
 	return strip;
@@ -320,33 +421,110 @@ uint32_t uoa_resolve(struct uoa_resolver *r, const struct uoa_evidence *e,
 {
 	uint32_t strip;
 
-	uoa_resolver_lock(r);
+	uoa_resolver_hold(r);
 	strip = uoa_resolve_locked(r, e, now, client);
-	uoa_resolver_unlock(r);
+	uoa_resolver_release(r);
 	return strip;
 }
 
-int uoa_lookup(struct uoa_resolver *r, const struct uoa_addr *peer,
-	       const struct uoa_addr *local, uint64_t now,
-	       struct uoa_client *client)
+int uoa_lookup(struct uoa_resolver *r, const struct uoa_asker *asker,
+	       const struct uoa_addr *peer, const struct uoa_addr *local,
+	       uint64_t now, struct uoa_client *client)
 {
+	uint8_t source = asker			       ? UOA_SOURCE_SOCKOPT :
+			 r->switches & SWITCHES_PAYLOAD ? UOA_SOURCE_PROXY :
+							  UOA_SOURCE_CMSG;
 	const struct uoa_flow *flow = NULL;
 	struct uoa_flow_key key;
 	int several = 0, error = -ENOENT;
 
 	set_unclaimed(client, peer, local, UOA_SOURCE_NONE);
 	set_key(&key, peer, local);
-	uoa_resolver_lock(r);
+	uoa_resolver_hold(r);
 	/* Flows of peers that have left `trust` are not used. */
-	if (uoa_trust_contains(r->trust, peer->host))
+	if (uoa_trust_contains(r->trust, peer->host)) {
+		if (asker)
+			flow_of_kernel(r, asker, peer, local, &key, 0, now);
 		flow = uoa_flows_find(r->flows, &key, now, &several);
+	}
 	if (several) {
-		uoa_resolver_count(r, UOA_COUNTER_AMBIGUOUS);
+		count(r, UOA_COUNTER_AMBIGUOUS);
 		error = -ENOTUNIQ;
 	} else if (flow) {
-		set_client(client, &flow->claim, flow->learned);
+		set_client(client, &flow->claim, flow->learned, source);
 		error = 0;
 	}
-	uoa_resolver_unlock(r);
+	uoa_resolver_release(r);
 	return error;
+}
+
+/* ---- Replies --------------------------------------------------------------- */
+
+static void set_header(struct uoa_route *route, const struct uoa_addr *client,
+		       const struct uoa_addr *vip)
+{
+	struct uoa_claim claim = { .client_port = client->port,
+				   .vip_port = vip->port };
+
+	memcpy(claim.client, client->host, sizeof(claim.client));
+	memcpy(claim.vip, vip->host, sizeof(claim.vip));
+	route->header_len = uoa_build_spp(route->header, &claim);
+}
+
+static void take_way(struct uoa_route *route, const struct uoa_addr *client,
+		     const struct uoa_way *way)
+{
+	route->to = way->peer;
+	route->from = way->local;
+	if (way->is_spp)
+		set_header(route, client, &way->vip);
+}
+
+static void route_own(const struct uoa_client *client, struct uoa_route *route)
+{
+	route->to = client->peer;
+	route->from = client->local;
+	route->header_len = 0;
+	if (client->dialect == UOA_DIALECT_SPP)
+		set_header(route, &client->client, &client->vip);
+}
+
+/* The own peer of a direct or unknown client is all there is: a claim that names
+ * its address must not steer its replies. */
+static const struct uoa_way *way_to(struct uoa_resolver *r,
+				    const struct uoa_client *client, uint64_t now)
+{
+	if (client->source == UOA_SOURCE_DIRECT || client->source == UOA_SOURCE_NONE)
+		return NULL;
+	return uoa_reverse_find(r->reverse, r->trust, &client->client,
+				client->local.port, &client->peer, now);
+}
+
+void uoa_route(struct uoa_resolver *r, const struct uoa_client *client, uint64_t now,
+	       struct uoa_route *route)
+{
+	const struct uoa_way *way;
+
+	route_own(client, route);
+	if (!r)
+		return;
+	uoa_resolver_hold(r);
+	way = way_to(r, client, now);
+	if (way)
+		take_way(route, &client->client, way);
+	uoa_resolver_release(r);
+}
+
+void uoa_route_plain(struct uoa_resolver *r, const struct uoa_addr *address,
+		     uint16_t local_port, uint64_t now, struct uoa_route *route)
+{
+	const struct uoa_way *way;
+
+	memset(route, 0, offsetof(struct uoa_route, header));
+	route->to = *address;
+	uoa_resolver_hold(r);
+	way = uoa_reverse_find(r->reverse, r->trust, address, local_port, NULL, now);
+	if (way)
+		take_way(route, address, way);
+	uoa_resolver_release(r);
 }

@@ -4,12 +4,15 @@
 
 #include <uoa/uoa.h>
 
-/* For a batch: uoa_resolve() with the lock already held. */
-void uoa_resolver_lock(struct uoa_resolver *resolver);
-void uoa_resolver_unlock(struct uoa_resolver *resolver);
+/* For a batch: with the resolver already held. */
 uint32_t uoa_resolve_locked(struct uoa_resolver *resolver,
 			    const struct uoa_evidence *evidence, uint64_t now,
 			    struct uoa_client *client);
-void uoa_resolver_count(struct uoa_resolver *resolver, uint32_t counter);
+void uoa_resolver_count(struct uoa_resolver *resolver, uint32_t counter,
+			uint64_t count);
+
+/* The backend that the dialects of this resolver ask for (enum uoa_backend). */
+uint32_t uoa_resolver_backend(const struct uoa_resolver *resolver);
+
 
 #endif

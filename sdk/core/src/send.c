@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: MIT */
-/* The send path: datagrams are copied into a queue, and one sendmmsg() sends
- * what has gathered. */
+/* The send path: where a reply goes, and one sendmmsg() for many of them. A
+ * queue holds copies of datagrams until they are flushed. */
 #define _GNU_SOURCE
 #include <errno.h>
 #include <netinet/in.h>
@@ -9,7 +9,10 @@
 #include <string.h>
 #include <sys/socket.h>
 
+#include <uoa/uoa.h>
+
 #include "address.h"
+#include "clock.h"
 
 enum {
 	DATAGRAM_MAX = 65535,
@@ -17,32 +20,50 @@ enum {
 	CONTROL_ROOM = CMSG_SPACE(sizeof(struct in6_pktinfo)),
 };
 
+/* All that one message of sendmmsg() points to, but for the payload. */
+struct envelope {
+	struct sockaddr_storage name;
+	struct iovec iov[2]; /* a header of ours, the payload */
+	uint8_t header[UOA_REPLY_HEADER_MAX];
+	_Alignas(struct cmsghdr) uint8_t control[CONTROL_ROOM];
+};
+
 struct uoa_sender {
 	int fd;
 	int family;
+	int is_wildcard; /* replies name the address they leave from */
+	uint16_t local_port;
+	struct uoa_resolver *resolver; /* may be NULL */
 	atomic_flag is_busy;
 	uint32_t first; /* queued: [first, end) */
 	uint32_t end;
 	uint32_t bytes; /* of `data` in use */
-	struct sockaddr_storage names[UOA_BATCH];
-	struct iovec iov[UOA_BATCH];
 	struct mmsghdr messages[UOA_BATCH];
-	_Alignas(struct cmsghdr) uint8_t control[UOA_BATCH][CONTROL_ROOM];
+	struct envelope envelopes[UOA_BATCH];
 	uint8_t data[QUEUE_BYTES];
 };
 
-int uoa_sender_new(struct uoa_sender **sender, int fd)
+int uoa_sender_new(struct uoa_sender **sender, int fd, struct uoa_resolver *resolver)
 {
-	socklen_t len = sizeof((*sender)->family);
 	struct uoa_sender *tx = calloc(1, sizeof(*tx));
+	struct sockaddr_storage bound;
+	socklen_t len = sizeof(bound);
+	struct uoa_addr local;
 
 	if (!tx)
 		return -ENOMEM;
-	tx->fd = fd;
-	if (getsockopt(fd, SOL_SOCKET, SO_DOMAIN, &tx->family, &len)) {
+	if (getsockname(fd, (struct sockaddr *)&bound, &len)) {
+		int error = -errno;
+
 		free(tx);
-		return -errno;
+		return error;
 	}
+	uoa_addr_from_sockaddr(&local, &bound);
+	tx->fd = fd;
+	tx->family = bound.ss_family;
+	tx->is_wildcard = uoa_address_is_unspecified(local.host);
+	tx->local_port = local.port;
+	tx->resolver = resolver;
 	atomic_flag_clear(&tx->is_busy);
 	*sender = tx;
 	return 0;
@@ -52,6 +73,8 @@ void uoa_sender_free(struct uoa_sender *tx)
 {
 	free(tx);
 }
+
+/* ---- Envelopes ------------------------------------------------------------- */
 
 /* The address a reply leaves from: the one its question came to. */
 static void set_source(const struct uoa_sender *tx, struct msghdr *header,
@@ -86,38 +109,65 @@ static void set_source(const struct uoa_sender *tx, struct msghdr *header,
 
 static int can_send_from(const struct uoa_addr *addr)
 {
-	int is_multicast = addr && addr->host[0] == 0xff;
+	int is_multicast = addr->host[0] == 0xff;
 
-	return addr && !is_multicast && !uoa_address_is_unspecified(addr->host);
+	return !is_multicast && !uoa_address_is_unspecified(addr->host);
 }
 
-static int put(struct uoa_sender *tx, const void *data, uint32_t len,
-	       const struct uoa_addr *to, const struct uoa_addr *from)
+/* Address message number `n`; `route` NULL: a connected socket. */
+static int address(struct uoa_sender *tx, uint32_t n, const struct uoa_route *route)
 {
-	struct msghdr *header = &tx->messages[tx->end].msg_hdr;
+	struct msghdr *header = &tx->messages[n].msg_hdr;
+	struct envelope *e = &tx->envelopes[n];
 	int name_len;
 
+	memset(header, 0, sizeof(*header));
+	header->msg_iov = &e->iov[1];
+	header->msg_iovlen = 1;
+	if (!route)
+		return 0;
+	name_len = uoa_addr_to_sockaddr(&route->to, tx->family, &e->name);
+	if (name_len < 0)
+		return name_len;
+	header->msg_name = &e->name;
+	header->msg_namelen = (socklen_t)name_len;
+	if (tx->is_wildcard && can_send_from(&route->from))
+		set_source(tx, header, e->control, &route->from);
+	if (route->header_len) {
+		memcpy(e->header, route->header, route->header_len);
+		e->iov[0].iov_base = e->header;
+		e->iov[0].iov_len = route->header_len;
+		header->msg_iov = e->iov;
+		header->msg_iovlen = 2;
+	}
+	return 0;
+}
+
+/* ---- The queue ------------------------------------------------------------- */
+
+static int put(struct uoa_sender *tx, const void *data, uint32_t len,
+	       const struct uoa_route *route)
+{
+	struct iovec *iov = &tx->envelopes[tx->end].iov[1];
+	int error;
+
+	error = address(tx, tx->end, route);
+	if (error)
+		return error;
+	memcpy(tx->data + tx->bytes, data, len);
+	iov->iov_base = tx->data + tx->bytes;
+	iov->iov_len = len;
+	tx->bytes += len;
+	tx->end++;
+	return 0;
+}
+
+static int has_room(const struct uoa_sender *tx, uint32_t len)
+{
 	if (len > DATAGRAM_MAX)
 		return -EMSGSIZE;
 	if (tx->end == UOA_BATCH || len > sizeof(tx->data) - tx->bytes)
 		return -ENOBUFS;
-	memset(header, 0, sizeof(*header));
-	if (to) {
-		name_len = uoa_addr_to_sockaddr(to, tx->family, &tx->names[tx->end]);
-		if (name_len < 0)
-			return name_len;
-		header->msg_name = &tx->names[tx->end];
-		header->msg_namelen = (socklen_t)name_len;
-	}
-	if (can_send_from(from))
-		set_source(tx, header, tx->control[tx->end], from);
-	memcpy(tx->data + tx->bytes, data, len);
-	tx->iov[tx->end].iov_base = tx->data + tx->bytes;
-	tx->iov[tx->end].iov_len = len;
-	header->msg_iov = &tx->iov[tx->end];
-	header->msg_iovlen = 1;
-	tx->bytes += len;
-	tx->end++;
 	return 0;
 }
 
@@ -143,6 +193,8 @@ static int flush(struct uoa_sender *tx)
 	return error ? error : (int)(tx->end - tx->first);
 }
 
+/* ---- One thread at a time -------------------------------------------------- */
+
 static int enter(struct uoa_sender *tx)
 {
 	return atomic_flag_test_and_set_explicit(&tx->is_busy,
@@ -154,14 +206,40 @@ static void leave(struct uoa_sender *tx)
 	atomic_flag_clear_explicit(&tx->is_busy, memory_order_release);
 }
 
-int uoa_sender_put(struct uoa_sender *tx, const void *data, uint32_t len,
-		   const struct uoa_addr *to, const struct uoa_addr *from)
+int uoa_sender_reply(struct uoa_sender *tx, const void *data, uint32_t len,
+		     const struct uoa_client *client)
 {
+	struct uoa_route route;
 	int error;
 
 	if (enter(tx))
 		return -EBUSY;
-	error = put(tx, data, len, to, from);
+	error = has_room(tx, len);
+	if (!error) {
+		uoa_route(tx->resolver, client, uoa_now(), &route);
+		error = put(tx, data, len, &route);
+	}
+	leave(tx);
+	return error;
+}
+
+int uoa_sender_put(struct uoa_sender *tx, const void *data, uint32_t len,
+		   const struct uoa_addr *to)
+{
+	struct uoa_route route = { 0 };
+	int error;
+
+	if (enter(tx))
+		return -EBUSY;
+	error = has_room(tx, len);
+	if (!error) {
+		if (to && tx->resolver)
+			uoa_route_plain(tx->resolver, to, tx->local_port,
+					uoa_now(), &route);
+		else if (to)
+			route.to = *to;
+		error = put(tx, data, len, to ? &route : NULL);
+	}
 	leave(tx);
 	return error;
 }
@@ -175,4 +253,41 @@ int uoa_sender_flush(struct uoa_sender *tx)
 	left = flush(tx);
 	leave(tx);
 	return left;
+}
+
+/* What is queued leaves first, so that the envelopes are free. */
+static int send_replies(struct uoa_sender *tx, const struct uoa_reply *replies,
+			uint32_t n, int flags)
+{
+	struct uoa_route route;
+	int error = flush(tx), sent;
+
+	if (error)
+		return error < 0 ? error : -EAGAIN;
+	for (uint32_t i = 0; i < n && !error; i++) {
+		struct iovec *iov = &tx->envelopes[i].iov[1];
+
+		uoa_route(tx->resolver, replies[i].client, uoa_now(), &route);
+		error = address(tx, i, &route);
+		iov->iov_base = (void *)(uintptr_t)replies[i].data;
+		iov->iov_len = replies[i].len;
+	}
+	if (error)
+		return error;
+	sent = sendmmsg(tx->fd, tx->messages, n, flags);
+	return sent < 0 ? -errno : sent;
+}
+
+int uoa_sendmmsg(struct uoa_sender *tx, const struct uoa_reply *replies, uint32_t n,
+		 int flags)
+{
+	int sent;
+
+	if (n > UOA_BATCH)
+		return -EINVAL;
+	if (enter(tx))
+		return -EBUSY;
+	sent = send_replies(tx, replies, n, flags);
+	leave(tx);
+	return sent;
 }

@@ -65,6 +65,17 @@ def from_native(native: Any) -> tuple[str, int] | None:
     return None if bytes(ffi.buffer(native.host)) == _UNKNOWN else host_and_port(native)
 
 
+def to_sockaddr(address: tuple[str, int], is_ipv6_socket: bool) -> tuple[Any, ...]:
+    """Return (host, port) as a socket of that family takes it and gives it: 4 items for IPv6."""
+    host, port = address
+    if not is_ipv6_socket:
+        return host, port
+    if ":" not in host:
+        return f"::ffff:{host}", port, 0, 0
+    host, _, scope = host.partition("%")
+    return host, port, 0, int(scope or 0)
+
+
 @lru_cache(maxsize=4096)
 def native_of(address: tuple[Any, ...]) -> Any:
     """Return to_native(), remembered: for replies to addresses that are plain tuples."""

@@ -6,9 +6,9 @@ from __future__ import annotations
 import ipaddress
 import time
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
-from uoa._address import from_native, host_and_port, to_native
+from uoa._address import from_native, host_and_port, to_native, to_sockaddr
 from uoa._native import ffi, lib
 
 if TYPE_CHECKING:
@@ -84,6 +84,17 @@ class Client:
         return 0.0 if self.learned is None else time.monotonic() - self.learned
 
 
+class Route(NamedTuple):
+    """Where a reply goes, for a socket of one's own: see Resolver.route()."""
+
+    peer: tuple[str, int]
+    """Whom to send it to."""
+    local: tuple[str, int] | None = None
+    """The address its question came to, which it should leave from."""
+    header: bytes = b""
+    """What belongs in front of the payload: SPP wants its header on replies too."""
+
+
 class Addr(tuple[Any, ...]):
     """An address that frameworks take for a tuple, and that knows both sides.
 
@@ -94,7 +105,7 @@ class Addr(tuple[Any, ...]):
     """
 
     client: Client
-    _route: tuple[Any, Any] | None = None
+    _native: Any = None
 
     def __new__(cls, visible: tuple[Any, ...], client: Client) -> Addr:
         """Make the tuple `visible` carry `client`."""
@@ -111,15 +122,26 @@ class Addr(tuple[Any, ...]):
         """Survive copy, deepcopy and pickle, without what belongs to this process."""
         return Addr, (tuple(self), self.client)
 
-    def route(self) -> tuple[Any, Any]:
-        """Return where a reply goes to and leaves from, as `struct uoa_addr`."""
-        if self._route is None:
-            local = self.client.local
-            self._route = (
-                to_native(self.client.peer),
-                ffi.NULL if local is None else to_native(local),
-            )
-        return self._route
+    @property
+    def native(self) -> Any:
+        """The client as `struct uoa_client *`, for the sockets of this package."""
+        if self._native is None:
+            self._native = native_client(self.client)
+        return self._native
+
+
+def native_client(client: Client) -> Any:
+    """Return a `struct uoa_client *` for a Client: the opposite of client_of()."""
+    native = ffi.new("struct uoa_client *")
+    to_native((client.host, client.port), native.client)
+    to_native(client.peer, native.peer)
+    if client.local is not None:
+        to_native(client.local, native.local)
+    if client.vip is not None:
+        to_native(client.vip, native.vip)
+    native.source = SOURCES.index(client.source)
+    native.dialect = DIALECTS.index(client.dialect)
+    return native
 
 
 def client_of(native: Any) -> Client:
@@ -137,13 +159,8 @@ def client_of(native: Any) -> Client:
     )
 
 
-def addr_of(native: Any, view: View, is_ipv6_socket: bool) -> Addr:
-    """Return the Addr of a `struct uoa_client`, as an application with `view` reads it."""
-    client = client_of(native)
+def addr_from(client: Client, view: View, is_ipv6_socket: bool) -> Addr:
+    """Return the Addr of a client, as an application with `view` reads it."""
     if view == "client":
         return Addr((client.host, client.port), client)
-    host, port = client.peer
-    if not is_ipv6_socket:
-        return Addr((host, port), client)
-    host = host.partition("%")[0] if ":" in host else f"::ffff:{host}"
-    return Addr((host, port, 0, native.peer.scope), client)
+    return Addr(to_sockaddr(client.peer, is_ipv6_socket), client)

@@ -14,24 +14,23 @@ from collections import deque
 from typing import TYPE_CHECKING, Any
 
 from uoa._address import native_of
-from uoa._client import Addr, View, addr_of
+from uoa._arguments import check_view, choose_resolver
+from uoa._client import Addr, View
+from uoa._context import enter, leave
 from uoa._errors_from_c import check, error_of
-from uoa._exceptions import BackendError, ConfigurationError, UnknownClientError
+from uoa._exceptions import UnknownClientError
 from uoa._native import ffi, lib
-from uoa._resolver import Resolver
+from uoa._receiver import BATCH, Receiver
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
+
+    from uoa._resolver import Resolver
 
 __all__ = ["create_datagram_endpoint", "serve"]
 
 _BATCHES_PER_WAKEUP = 4  # then other tasks of the loop have their turn
 _HIGH_WATER = 64 * 1024  # bytes waiting to be sent, as in asyncio
-_GONE_QUIET = (-errno.EAGAIN, -errno.EINTR)
-_REFUSALS = {
-    errno.EAFNOSUPPORT: "neither AF_INET nor AF_INET6: give a UDP socket",
-    errno.EOPNOTSUPP: "UDP_GRO is on, but each datagram has a client of its own: switch it off",
-}
 
 
 class _Transport(asyncio.DatagramTransport):
@@ -59,31 +58,19 @@ class _Transport(asyncio.DatagramTransport):
         self._fd = sock.fileno()
         self._resolver = resolver
         self._owns_resolver = owns_resolver
-        self._view = view
-        self._is_ipv6 = sock.family == socket.AF_INET6
         self._closing = False
         self._lost = False
         self._in_batch = False
         self._writing = False  # waits for the socket to take more
         self._paused = False
-        self._pending: deque[tuple[bytes, Any, Any]] = deque()
+        self._pending: deque[tuple[bytes, Any, Any]] = deque()  # data, put function, address
         self._pending_bytes = 0
         self._limits = (_HIGH_WATER // 4, _HIGH_WATER)
-        # Kept, so that the table outlives a resolver that is closed too early.
-        self._table = resolver.native
-        out = ffi.new("struct uoa_batch **")
-        result = lib.uoa_batch_new(out, self._fd, self._table)
-        if -result in _REFUSALS:
-            raise BackendError(-result, f"socket: {_REFUSALS[-result]}")
-        check(result, "socket")
-        self._batch = ffi.gc(out[0], lib.uoa_batch_free)
-        # A reply to a wildcard-bound socket leaves from where its question came to.
-        self._is_wildcard = _is_wildcard(sock)
-        self._results = lib.uoa_batch_results(self._batch)
-        self._data = ffi.buffer(lib.uoa_batch_data(self._batch), lib.UOA_BATCH * lib.UOA_BATCH_ROOM)
-        self._addrs: list[Addr | None] = [None] * lib.UOA_BATCH_ALL_NAMES
+        self._receiver = Receiver(sock, resolver, view)
+        # In the peer view an address is a peer's: no claim may lead it elsewhere.
+        table = self._receiver.table if view == "client" else ffi.NULL
         out = ffi.new("struct uoa_sender **")
-        check(lib.uoa_sender_new(out, self._fd), "socket")
+        check(lib.uoa_sender_new(out, self._fd, table), "socket")
         self._sender = ffi.gc(out[0], lib.uoa_sender_free)
         self.set_protocol(protocol)
         # Before the first datagram, as asyncio does it.
@@ -100,39 +87,22 @@ class _Transport(asyncio.DatagramTransport):
         for _ in range(_BATCHES_PER_WAKEUP):
             if self._closing:
                 return
-            count = lib.uoa_batch_receive(self._batch)
-            if count <= 0:
-                if count not in _GONE_QUIET:
-                    self._report(error_of(count))
+            try:
+                datagrams = self._receiver.receive()
+            except (BlockingIOError, InterruptedError):
                 return
-            results = ffi.unpack(self._results, lib.UOA_BATCH_RESULTS)
-            self._name_clients(results)
+            except OSError as error:
+                self._report(error)
+                return
             self._in_batch = True
             try:
-                self._deliver(
-                    [
-                        (self._data[start:end], self._addrs[name])
-                        for start, end, name in zip(
-                            results[lib.UOA_BATCH_START : lib.UOA_BATCH_START + count],
-                            results[lib.UOA_BATCH_END : lib.UOA_BATCH_END + count],
-                            results[lib.UOA_BATCH_NAME : lib.UOA_BATCH_NAME + count],
-                            strict=True,
-                        )
-                    ]
-                )
+                self._deliver(datagrams)
             finally:
+                leave()
                 self._in_batch = False
                 self._finish()
-            if count < lib.UOA_BATCH:
+            if len(datagrams) < BATCH:
                 return
-
-    def _name_clients(self, results: list[int]) -> None:
-        """Build the addresses of clients that were not seen before."""
-        first = lib.UOA_BATCH_FRESH
-        for name in results[first : first + results[lib.UOA_BATCH_FRESH_COUNT]]:
-            self._addrs[name] = addr_of(
-                lib.uoa_batch_client(self._batch, name), self._view, self._is_ipv6
-            )
 
     def _deliver(self, datagrams: list[tuple[bytes, Any]]) -> None:
         self._resolver.log_news()
@@ -146,6 +116,7 @@ class _Transport(asyncio.DatagramTransport):
         for data, addr in datagrams:
             if self._closing:
                 return
+            enter(addr)
             try:
                 received(data, addr)
             except (SystemExit, KeyboardInterrupt):
@@ -196,26 +167,25 @@ class _Transport(asyncio.DatagramTransport):
             data = bytes(data)
         if self._closing:
             return
-        to = local = ffi.NULL
         if type(addr) is Addr:
-            to, local = addr.route()
-            if not self._is_wildcard:
-                local = ffi.NULL
-        elif addr is not None:
-            to = native_of(tuple(addr))
-        if self._pending or not self._put(data, to, local):
-            self._wait(data, to, local)
+            put: Any = lib.uoa_sender_reply
+            to = addr.native
+        else:
+            put = lib.uoa_sender_put
+            to = ffi.NULL if addr is None else native_of(tuple(addr))
+        if self._pending or not self._put(data, put, to):
+            self._wait(data, put, to)
         elif not self._in_batch:
             self._flush()
 
-    def _put(self, data: bytes, to: Any, local: Any) -> bool:
+    def _put(self, data: bytes, put: Any, to: Any) -> bool:
         """Queue in C; return whether there was room."""
-        result = lib.uoa_sender_put(self._sender, data, len(data), to, local)
+        result = put(self._sender, data, len(data), to)
         if result == 0:
             return True
         if result == -errno.ENOBUFS:
             self._flush()
-            result = lib.uoa_sender_put(self._sender, data, len(data), to, local)
+            result = put(self._sender, data, len(data), to)
         if result == -errno.ENOBUFS:
             return False
         if result < 0:
@@ -235,9 +205,9 @@ class _Transport(asyncio.DatagramTransport):
         if self._closing and not self._writing:
             self._loop.call_soon(self._connection_lost, None)
 
-    def _wait(self, data: bytes, to: Any, local: Any) -> None:
+    def _wait(self, data: bytes, put: Any, to: Any) -> None:
         """Keep what finds the queue in C full."""
-        self._pending.append((data, to, local))
+        self._pending.append((data, put, to))
         self._pending_bytes += len(data)
         if self._pending_bytes > self._limits[1] and not self._paused:
             self._paused = True
@@ -249,9 +219,9 @@ class _Transport(asyncio.DatagramTransport):
         self._flush()
         while self._pending and not self._writing:
             # Taken out first: an error may be reported, and the protocol abort.
-            data, to, local = self._pending.popleft()
-            if not self._put(data, to, local):
-                self._pending.appendleft((data, to, local))
+            data, put, to = self._pending.popleft()
+            if not self._put(data, put, to):
+                self._pending.appendleft((data, put, to))
                 break
             self._pending_bytes -= len(data)
         if self._paused and self._pending_bytes <= self._limits[0]:
@@ -320,11 +290,9 @@ class _Transport(asyncio.DatagramTransport):
         try:
             self._protocol.connection_lost(error)
         finally:
-            self._addrs.clear()
-            ffi.release(self._batch)
+            self._receiver.close()
             ffi.release(self._sender)
             self._sock.close()
-            self._table = None
             if self._owns_resolver:
                 self._resolver.close()
 
@@ -334,20 +302,6 @@ def _peername(sock: socket.socket) -> Any:
         return sock.getpeername()
     except OSError:
         return None
-
-
-def _is_wildcard(sock: socket.socket) -> bool:
-    return sock.getsockname()[0] in ("0.0.0.0", "::")
-
-
-def _choose_resolver(
-    resolver: Resolver | None, trust: str | Iterable[str] | None
-) -> tuple[Resolver, bool]:
-    if resolver is None:
-        return Resolver(trust), True
-    if trust is not None:
-        raise ConfigurationError("trust: the resolver has its own: give one of the two")
-    return resolver, False
 
 
 async def _open_socket(
@@ -432,13 +386,12 @@ async def create_datagram_endpoint(
         ConfigurationError: an argument is wrong.
         BackendError: the socket cannot be served; its text says why.
     """
-    if view not in ("client", "peer"):
-        raise ConfigurationError(f'view: {view!r} is neither "client" nor "peer"')
+    check_view(view)
     loop = asyncio.get_running_loop()
     modifiers = (local_addr, remote_addr, family, proto, flags, reuse_port, allow_broadcast)
     if sock is not None and any(modifiers):
         raise ValueError("socket modifier keyword arguments can not be used when sock is specified")
-    chosen, is_own = _choose_resolver(resolver, trust)
+    chosen, is_own = choose_resolver(resolver, trust), resolver is None
     opened = None
     try:
         if sock is None:

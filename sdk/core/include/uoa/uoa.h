@@ -40,7 +40,8 @@ struct uoa_addr {
 	X(NONE, "none")     /* unknown: a trusted peer made no usable claim */ \
 	X(DIRECT, "direct") /* the peer is the client */                      \
 	X(CMSG, "cmsg")     /* an option, from ancillary data */               \
-	X(PROXY, "proxy")   /* a header in the payload */
+	X(PROXY, "proxy")   /* a header in the payload */                      \
+	X(SOCKOPT, "sockopt") /* the kernel's table, by getsockopt() */
 
 enum uoa_source {
 #define X(id, name) UOA_SOURCE_##id,
@@ -83,6 +84,8 @@ UOA_API int uoa_trust_contains(const struct uoa_trust *trust,
 
 struct uoa_resolver;
 
+enum { UOA_REPLY_HEADER_MAX = 38 };
+
 enum uoa_policy {
 	UOA_POLICY_REPLACE, /* a newer claim replaces the flow's client */
 	UOA_POLICY_PIN,     /* the first claim stays while the flow is active */
@@ -92,7 +95,7 @@ struct uoa_config {
 	uint32_t switches;  /* enum uoa_switch, or-ed: dialects to read */
 	uint32_t policy;    /* enum uoa_policy */
 	uint32_t max_flows; /* ceiling; the least recently used leaves first */
-	uint32_t zero;
+	uint32_t once; /* PROXY v2 comes with a flow's first datagrams only */
 	uint64_t ttl;     /* a flow without datagrams is forgotten after this */
 	uint64_t max_age; /* and any flow after this; 0: never */
 };
@@ -110,6 +113,8 @@ struct uoa_config {
 	X(EVICTED, "evicted")                                                  \
 	X(AMBIGUOUS, "ambiguous") /* lookups that several clients matched */   \
 	X(CLAIMS_TRUSTED, "claims_trusted") /* client inside `trust` */        \
+	X(ASKED, "asked")               /* questions put to the kernel */      \
+	X(RECEIVE_DROPS, "receive_drops") /* lost to a full receive buffer */  \
 	X(CONTROL_TRUNCATED, "control_truncated")                              \
 	X(PAYLOAD_TRUNCATED, "payload_truncated")
 
@@ -142,10 +147,27 @@ UOA_API uint32_t uoa_resolver_counters(struct uoa_resolver *resolver,
  * the first of each kind. */
 UOA_API uint64_t uoa_resolver_news(struct uoa_resolver *resolver);
 
+/* Keep other threads out of the resolver, so that fork() copies it in one piece:
+ * hold before it, release after it in the parent and in the child. */
+UOA_API void uoa_resolver_hold(struct uoa_resolver *resolver);
+UOA_API void uoa_resolver_release(struct uoa_resolver *resolver);
+
+/* A socket through which the kernel's table is asked. Any UDP socket of the
+ * network namespace will do, in any thread. */
+struct uoa_asker {
+	int32_t fd;
+	uint32_t request; /* enum uoa_request of uapi.h */
+};
+
+/* Find out which request the kernel answers on this socket: 2051, else 2048.
+ * -ENOPROTOOPT: none; or what getsockopt() says of the socket. */
+UOA_API int uoa_asker_init(struct uoa_asker *asker, int fd);
+
 /* What came with one datagram, as far as it is known. Pointers may be NULL. */
 struct uoa_evidence {
 	struct uoa_addr peer;
 	struct uoa_addr local;
+	const struct uoa_asker *asker; /* NULL: the claim is in the datagram */
 	const uint8_t *options;  /* IPv4 option area (IP_RECVOPTS) */
 	const uint8_t *dst_opts; /* IPv6 header in front of UDP */
 	const uint8_t *payload;
@@ -161,16 +183,47 @@ UOA_API void uoa_evidence_control(struct uoa_evidence *evidence, int level,
 				  int type, const void *data, size_t len);
 
 /* Who sent this datagram? Fills `client`; returns how many bytes of header to
- * take off the payload. A thread's `now` may be a little behind another's. */
+ * take off the payload. A thread's `now` may be a little behind another's.
+ *
+ * With an asker the kernel is asked, at most once a second for a flow that is
+ * known and every 50 ms for one that is not, and at once when the datagram
+ * carries options. A flow that is known stays so for as long as its datagrams
+ * come within `ttl`, also when the kernel forgets it. */
 UOA_API uint32_t uoa_resolve(struct uoa_resolver *resolver,
 			     const struct uoa_evidence *evidence, uint64_t now,
 			     struct uoa_client *client);
 
-/* Who is the client of this flow, as the table knows it? An all-zero local
- * host means any. -ENOENT: not known; -ENOTUNIQ: several clients match. */
+/* Who is the client of this flow, as the table knows it, or with an asker the
+ * kernel's? An all-zero local host means any. -ENOENT: not known; -ENOTUNIQ:
+ * several clients match. */
 UOA_API int uoa_lookup(struct uoa_resolver *resolver,
-		       const struct uoa_addr *peer, const struct uoa_addr *local,
-		       uint64_t now, struct uoa_client *client);
+		       const struct uoa_asker *asker, const struct uoa_addr *peer,
+		       const struct uoa_addr *local, uint64_t now,
+		       struct uoa_client *client);
+
+/* Where a reply goes. */
+struct uoa_route {
+	struct uoa_addr to;
+	struct uoa_addr from; /* the address its question came to; 0: any */
+	uint32_t header_len;
+	uint8_t header[UOA_REPLY_HEADER_MAX]; /* what SPP wants in front of it */
+};
+
+/*
+ * The way to the sender of a datagram, `client`, through the peer that it came
+ * from, or through a newer one if the balancer has moved it since. A direct or
+ * unknown client is answered at its own address, whatever others claim. With
+ * `resolver` NULL it is always the peer that the datagram came from.
+ */
+UOA_API void uoa_route(struct uoa_resolver *resolver,
+		       const struct uoa_client *client, uint64_t now,
+		       struct uoa_route *route);
+
+/* The way to a plain address, from this local port: through the peer that named
+ * it as its client last, or directly. */
+UOA_API void uoa_route_plain(struct uoa_resolver *resolver,
+			     const struct uoa_addr *address, uint16_t local_port,
+			     uint64_t now, struct uoa_route *route);
 
 /* ---- Receiving ------------------------------------------------------------- */
 
@@ -188,14 +241,27 @@ struct uoa_slot {
 	struct uoa_client client; /* out */
 };
 
+/* How a receiver learns of clients. AUTO: PROXY if the resolver reads a payload
+ * dialect, CMSG if it reads options only, else SOCKOPT. */
+enum uoa_backend {
+	UOA_BACKEND_AUTO,
+	UOA_BACKEND_CMSG = UOA_SOURCE_CMSG,
+	UOA_BACKEND_PROXY = UOA_SOURCE_PROXY,
+	UOA_BACKEND_SOCKOPT = UOA_SOURCE_SOCKOPT,
+};
+
 /* Prepare a bound UDP socket: asks the kernel for options and, when the socket
  * is bound to the any address, for the local address. The socket and the
  * resolver must outlive the receiver. -EAFNOSUPPORT: no IP socket; -EOPNOTSUPP:
- * UDP_GRO is on, and a slot holds one datagram, not an aggregate; -ENOMEM;
+ * UDP_GRO is on, and a slot holds one datagram, not an aggregate; -ENOPROTOOPT:
+ * SOCKOPT, and the kernel does not answer; -EINVAL: no such backend; -ENOMEM;
  * negative errno of getsockname() or setsockopt(). */
 UOA_API int uoa_receiver_new(struct uoa_receiver **receiver, int fd,
-			     struct uoa_resolver *resolver);
+			     struct uoa_resolver *resolver, uint32_t backend);
 UOA_API void uoa_receiver_free(struct uoa_receiver *receiver);
+
+/* The backend at work. */
+UOA_API uint32_t uoa_receiver_backend(const struct uoa_receiver *receiver);
 
 /* Receive and resolve up to `n` (at most UOA_BATCH) datagrams with one system
  * call; `flags` as for recvmmsg(). Returns how many, or negative errno. */
@@ -206,15 +272,34 @@ UOA_API int uoa_recvmmsg(struct uoa_receiver *receiver, struct uoa_slot *slots,
 
 struct uoa_sender;
 
-UOA_API int uoa_sender_new(struct uoa_sender **sender, int fd);
+/* Prepare a bound UDP socket for replies. With a resolver their way is that of
+ * uoa_route(); NULL: the peer that a client came from. Both must outlive the
+ * sender. -ENOMEM; negative errno of getsockname(). */
+UOA_API int uoa_sender_new(struct uoa_sender **sender, int fd,
+			   struct uoa_resolver *resolver);
 UOA_API void uoa_sender_free(struct uoa_sender *sender);
 
-/* Queue a copy of a datagram; `to` NULL on a connected socket. `from`, unless NULL or all zero, is the local
- * address it shall leave from. -ENOBUFS: full, flush first; -EMSGSIZE: longer
- * than any datagram; -EAFNOSUPPORT: an IPv6 address on an IPv4 socket. */
+/* One reply: to the sender of a datagram. */
+struct uoa_reply {
+	const void *data;
+	const struct uoa_client *client;
+	uint32_t len;
+};
+
+/* Send up to `n` (at most UOA_BATCH) replies with one system call; `flags` as
+ * for sendmmsg(). Returns how many were sent, or negative errno. */
+UOA_API int uoa_sendmmsg(struct uoa_sender *sender,
+			 const struct uoa_reply *replies, uint32_t n, int flags);
+
+/* Queue a copy of a reply to the sender of a datagram. -ENOBUFS: full, flush
+ * first; -EMSGSIZE: longer than any datagram; -EAFNOSUPPORT: an IPv6 address on
+ * an IPv4 socket. */
+UOA_API int uoa_sender_reply(struct uoa_sender *sender, const void *data,
+			     uint32_t len, const struct uoa_client *client);
+
+/* The same to a plain address, or to NULL on a connected socket. */
 UOA_API int uoa_sender_put(struct uoa_sender *sender, const void *data,
-			   uint32_t len, const struct uoa_addr *to,
-			   const struct uoa_addr *from);
+			   uint32_t len, const struct uoa_addr *to);
 
 /* Send what is queued. Returns how many are still queued: the socket takes no
  * more now. Negative errno: the first queued datagram was refused, and is

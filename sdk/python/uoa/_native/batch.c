@@ -17,6 +17,7 @@ struct uoa_batch {
 	struct uoa_receiver *receiver;
 	uint8_t *data;
 	uint64_t number;
+	uint32_t slot_count;
 	struct uoa_slot slots[UOA_BATCH];
 	int32_t results[UOA_BATCH_RESULTS];
 	struct name names[UOA_BATCH_ALL_NAMES];
@@ -24,29 +25,32 @@ struct uoa_batch {
 
 /* Pages of the slots that no datagram is long enough to reach are never
  * touched, so that the room costs address space only. */
-static uint8_t *map_slots(void)
+static uint8_t *map_slots(uint32_t slots)
 {
-	void *p = mmap(NULL, (size_t)UOA_BATCH * UOA_BATCH_ROOM,
+	void *p = mmap(NULL, (size_t)slots * UOA_BATCH_ROOM,
 		       PROT_READ | PROT_WRITE,
 		       MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
 
 	return p == MAP_FAILED ? NULL : p;
 }
 
-int uoa_batch_new(struct uoa_batch **batch, int fd, struct uoa_resolver *resolver)
+int uoa_batch_new(struct uoa_batch **batch, int fd, struct uoa_resolver *resolver,
+		  uint32_t backend, uint32_t slots)
 {
 	struct uoa_batch *b = calloc(1, sizeof(*b));
 	int error;
 
 	if (!b)
 		return -ENOMEM;
-	b->data = map_slots();
-	error = b->data ? uoa_receiver_new(&b->receiver, fd, resolver) : -ENOMEM;
+	b->slot_count = slots;
+	b->data = map_slots(slots);
+	error = b->data ? uoa_receiver_new(&b->receiver, fd, resolver, backend) :
+			  -ENOMEM;
 	if (error) {
 		uoa_batch_free(b);
 		return error;
 	}
-	for (int i = 0; i < UOA_BATCH; i++) {
+	for (uint32_t i = 0; i < slots; i++) {
 		b->slots[i].data = b->data + (size_t)i * UOA_BATCH_ROOM;
 		b->slots[i].room = UOA_BATCH_ROOM;
 	}
@@ -60,7 +64,7 @@ void uoa_batch_free(struct uoa_batch *b)
 		return;
 	uoa_receiver_free(b->receiver);
 	if (b->data)
-		munmap(b->data, (size_t)UOA_BATCH * UOA_BATCH_ROOM);
+		munmap(b->data, (size_t)b->slot_count * UOA_BATCH_ROOM);
 	free(b);
 }
 
@@ -111,9 +115,9 @@ static int32_t number_client(struct uoa_batch *b, int i)
 	return number;
 }
 
-int uoa_batch_receive(struct uoa_batch *b)
+int uoa_batch_receive(struct uoa_batch *b, int flags)
 {
-	int got = uoa_recvmmsg(b->receiver, b->slots, UOA_BATCH, MSG_DONTWAIT);
+	int got = uoa_recvmmsg(b->receiver, b->slots, b->slot_count, flags);
 
 	b->number++;
 	b->results[UOA_BATCH_FRESH_COUNT] = 0;

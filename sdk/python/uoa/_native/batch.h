@@ -31,7 +31,10 @@ enum {
 
 struct uoa_batch;
 
-int uoa_batch_new(struct uoa_batch **batch, int fd, struct uoa_resolver *resolver);
+/* For up to `slots` (at most UOA_BATCH) datagrams at once. The errors are those of
+ * uoa_receiver_new(). */
+int uoa_batch_new(struct uoa_batch **batch, int fd, struct uoa_resolver *resolver,
+		  uint32_t backend, uint32_t slots);
 void uoa_batch_free(struct uoa_batch *batch);
 uint8_t *uoa_batch_data(struct uoa_batch *batch);
 int32_t *uoa_batch_results(struct uoa_batch *batch);
@@ -39,6 +42,6 @@ const struct uoa_client *uoa_batch_client(const struct uoa_batch *batch,
 					  int32_t number);
 
 /* Receive what is there. Returns how many datagrams, or negative errno. */
-int uoa_batch_receive(struct uoa_batch *batch);
+int uoa_batch_receive(struct uoa_batch *batch, int flags);
 
 #endif

@@ -1,0 +1,51 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * The reverse table: through which peers a client is reached, for replies to
+ * addresses that have lost, or never had, their peer. Bounded, least recently
+ * used out first. It does no I/O, takes no lock and reads no clock.
+ *
+ * Only resolved datagrams of trusted peers enter it; a direct datagram takes its
+ * sender out (design: nobody may steer the replies of a direct client).
+ */
+#ifndef UOA_SRC_REVERSE_H
+#define UOA_SRC_REVERSE_H
+
+#include <uoa/uoa.h>
+
+/* One peer that a client came through. */
+struct uoa_way {
+	struct uoa_addr peer;
+	struct uoa_addr local;
+	struct uoa_addr vip;
+	uint64_t first; /* when it was first heard from with this client */
+	uint64_t heard; /* and last */
+	uint32_t is_spp;
+};
+
+struct uoa_reverse;
+
+int uoa_reverse_new(struct uoa_reverse **reverse, const struct uoa_config *config);
+void uoa_reverse_free(struct uoa_reverse *reverse);
+
+/* A trusted peer has named this client, in the datagram that came now. */
+void uoa_reverse_learn(struct uoa_reverse *reverse,
+		       const struct uoa_client *client, uint64_t now);
+
+/* This address has sent to the local port by itself. */
+void uoa_reverse_forget(struct uoa_reverse *reverse, const struct uoa_addr *direct,
+			uint16_t local_port);
+
+/*
+ * The way to a client, or NULL. `own`, unless NULL, is the peer that the reply's
+ * address came with: it is kept if it was heard from since the newest of the
+ * client's peers was first seen, because then the client uses both; if not, the
+ * balancer has moved the client to another port. Otherwise it is the peer that
+ * was last heard from. Peers that have left `trust` are not used.
+ */
+const struct uoa_way *uoa_reverse_find(struct uoa_reverse *reverse,
+				       const struct uoa_trust *trust,
+				       const struct uoa_addr *client,
+				       uint16_t local_port,
+				       const struct uoa_addr *own, uint64_t now);
+
+#endif
