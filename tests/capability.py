@@ -108,6 +108,14 @@ def _pty() -> str | None:
     return None
 
 
+def _py311() -> str | None:
+    try:
+        result = subprocess.run(["python3.11", "-V"], capture_output=True)
+    except OSError as error:
+        return str(error)
+    return "python3.11 does not run" if result.returncode else None
+
+
 def _uvloop() -> str | None:
     return None if importlib.util.find_spec("uvloop") else "uvloop is not installed"
 
@@ -124,14 +132,25 @@ def _ipv6() -> str | None:
 PROBES: Final[dict[str, Probe]] = {
     "bpf": _bpf,
     "clang": _program("clang"),
+    "dig": _program("dig"),
+    "dnsdist": _program("dnsdist"),
+    "g++": _program("g++"),
     "gcc": _program("gcc"),
     "ip": _program("ip"),
     "ipv6": _ipv6,
+    "kdig": _program("kdig"),
+    "knotd": _program("knotd"),
     "libfuzzer": _libfuzzer,
     "llvm": _llvm,
+    "meson": _program("meson"),
     "netns": _netns,
+    "ninja": _program("ninja"),
+    "pkg-config": _program("pkg-config"),
     "pty": _pty,
+    "py311": _py311,
     "raw": _raw,
+    "socat": _program("socat"),
+    "unbound": _program("unbound"),
     "userns": _userns,
     "uvloop": _uvloop,
 }
