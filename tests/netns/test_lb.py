@@ -111,6 +111,28 @@ def test_ipv6_servers_get_a_destination_option(client: socket.socket) -> None:
             assert ancillary == [(socket.IPPROTO_IPV6, _IPV6_DSTOPTS, expected)]
 
 
+@pytest.mark.netns("198.51.100.10", "198.51.100.11", "2001:db8:f::10", "2001:db8:f::11")
+@pytest.mark.parametrize("listen", ["0.0.0.0", "::"])
+def test_every_address_answers_for_itself(listen: str) -> None:
+    """Bound to all addresses, it answers from the one that was asked, and names it as the VIP."""
+    vips = ["2001:db8:f::10", "2001:db8:f::11"]
+    if listen == "0.0.0.0":
+        vips = ["198.51.100.10", "198.51.100.11"]
+    with (
+        udp_socket(vips[0]) as server,
+        _balancer(server.getsockname()[:2], "--dialect", "ppv2", vip=listen) as (_, port),
+    ):
+        for vip in vips:
+            with udp_socket(vips[0]) as client:
+                client.connect((vip, port))
+                client.send(b"question")
+                data, peer = server.recvfrom(1000)
+                own = client.getsockname()[:2]
+                assert data == wire.build("ppv2", own, vip=(vip, port)) + b"question"
+                server.sendto(b"answer", peer)
+                assert client.recv(100) == b"answer"
+
+
 def _protocol(packet: bytes) -> int:
     return packet[9] if packet[0] >> 4 == 4 else packet[6]
 

@@ -21,10 +21,13 @@ from typing import TYPE_CHECKING, Any
 
 from uoa import wire
 from uoa._exceptions import BackendError, ConfigurationError, WireError
+from uoa._socket import Socket
 from uoa.cli import _ancillary, _hostport, _raw
 
 if TYPE_CHECKING:
     import argparse
+
+    from uoa._client import Addr
 
 _IDLE_SECONDS = 300.0
 _MAX_FLOWS = 10_000
@@ -36,7 +39,7 @@ _ROOM = 65536
 class _Flow:
     """One client address, and the socket that stands for it towards the server."""
 
-    client: tuple[Any, ...]
+    client: Addr
     sock: socket.socket
     opp: _raw.OppSocket | None  # beside it, while there is something to tell by opp
     header: bytes
@@ -94,7 +97,8 @@ class Balancer:
         self._outer = 6 if ":" in to[0] else 4
         self._source = source
         self._flows: OrderedDict[tuple[Any, ...], _Flow] = OrderedDict()
-        self._listener = _bound(listen)
+        # Trusts nobody, so that all are direct; answers leave from where they came to.
+        self._listener = Socket.from_socket(_bound(listen), trust=[])
         self._loop = asyncio.get_running_loop()
         self._loop.add_reader(self._listener, self._from_clients)
 
@@ -123,7 +127,7 @@ class Balancer:
                 continue  # an ICMP error of an earlier reply
             self._forward(data, client)
 
-    def _forward(self, data: bytes, client: tuple[Any, ...]) -> None:
+    def _forward(self, data: bytes, client: Addr) -> None:
         flow = self._flows.get(client) or self._open(client)
         flow.used = self._loop.time()
         self._flows.move_to_end(client)
@@ -147,7 +151,7 @@ class Balancer:
         else:
             flow.sock.sendmsg([data], _ancillary.options(flow.header, self._outer))
 
-    def _open(self, client: tuple[Any, ...]) -> _Flow:
+    def _open(self, client: Addr) -> _Flow:
         now = self._loop.time()
         # The least recently used go: idle ones two at a time, and one for its place.
         for key, flow in list(islice(self._flows.items(), 2)):
@@ -167,11 +171,11 @@ class Balancer:
         self._loop.add_reader(sock, self._from_server, flow)
         return flow
 
-    def _header(self, client: tuple[Any, ...]) -> bytes:
-        host, port = client[0].removeprefix("::ffff:") if "." in client[0] else client[0], client[1]
+    def _header(self, client: Addr) -> bytes:
+        host, port = client
         if self._lie:
             port = port % 65535 + 1
-        return wire.build(self._dialect, (host, port), vip=self.address, outer=self._outer)
+        return wire.build(self._dialect, (host, port), vip=client.client.local, outer=self._outer)
 
     def _drop(self, key: tuple[Any, ...]) -> None:
         flow = self._flows.pop(key)
