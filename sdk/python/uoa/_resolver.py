@@ -57,8 +57,8 @@ _ADVICE = {
     "unsupported": "a trusted peer sends PROXY headers that name no UDP client",
     "untrusted": "a sender outside `trust` makes claims, which are ignored: if it is your "
     "balancer, add it to `trust`",
-    "changed": "a balancer reused a port for another client, or a client forges claims: "
-    'policy="pin" keeps the first',
+    "changed": "a balancer reused a port for another client, or a client forges claims: whether "
+    'policy="pin" fits is told in docs/threat-model.md',
     "evicted": "the flow table is full: raise max_flows",
     "ambiguous": "several clients match a lookup: say which local address it is about",
     "receive_drops": "the socket's receive buffer was full: raise SO_RCVBUF, or answer faster",
