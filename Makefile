@@ -10,14 +10,19 @@ PIP    := $(BIN)/pip --disable-pip-version-check -q
 
 SOURCES := $(shell git ls-files sdk meson.build pyproject.toml 2>/dev/null || find sdk meson.build pyproject.toml -type f)
 
+CORE       := $(wildcard sdk/core/src/*.c)
+C_EXAMPLES := $(patsubst examples/c/%.c,build/examples/c/%,$(wildcard examples/c/*.c))
+
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-deps lint bench fuzz soak clean
+.PHONY: help demo examples test test-deps lint bench fuzz soak clean
 
 help: ## this list
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 12
 
 demo: $(VENV)/.uoa ## who is the client? four families, real sockets, a private namespace
 	@$(BIN)/uoa demo
+
+examples: $(C_EXAMPLES) ## the examples in C, in build/examples/c, with libuoa linked in
 
 test: $(VENV)/.tox ## the tox matrix, as far as this machine goes
 	@.ci/test-deps --if-allowed
@@ -35,11 +40,16 @@ bench: $(VENV)/.tox ## the figures of docs/performance.md, as JSON in build/benc
 fuzz: $(VENV)/.tox ## 10 million executions each of the fuzzer and of the comparison
 	@UOA_FUZZ_CASES=10000000 UOA_FUZZ_EXAMPLES=20000 $(BIN)/tox run -e fuzz
 
-soak: $(VENV)/.tox ## ten minutes of hostile traffic against an endpoint
-	@UOA_SOAK_SECONDS=600 $(BIN)/tox run -e soak
+soak: $(VENV)/.tox ## 30 million hostile datagrams against an endpoint, in about ten minutes
+	@UOA_SOAK_DATAGRAMS=30000000 $(BIN)/tox run -e soak
 
 clean: ## remove what the targets above have made
 	rm -rf $(VENV) .tox build
+
+build/examples/c/%: examples/c/%.c $(CORE) $(wildcard sdk/core/src/*.h sdk/core/include/uoa/*.h)
+	@mkdir -p $(@D)
+	@echo "building $@ ..."
+	@$(CC) -std=c11 -D_DEFAULT_SOURCE -O2 -fno-strict-aliasing -Isdk/core/include -pthread -o $@ $< $(CORE)
 
 $(VENV)/bin/python:
 	@.ci/needs $(PYTHON)

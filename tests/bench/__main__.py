@@ -12,6 +12,7 @@ from importlib.metadata import version
 from pathlib import Path
 from statistics import median
 
+from tests.bench import receive
 from tests.bench.variants import DATAGRAMS, MODES, PAYLOAD, VARIANTS, run_apart
 
 # Row: (this, against that, budget of drain, budget of echo)
@@ -39,13 +40,37 @@ def _measure(rounds: int) -> dict[str, dict[str, list[float]]]:
     return rates
 
 
+def _measure_receiving(rounds: int) -> dict[str, list[float]]:
+    times: dict[str, list[float]] = {name: [] for name in receive.VARIANTS}
+    for _ in range(rounds):
+        for name in receive.VARIANTS:
+            times[name].append(receive.run_apart(name))
+    return times
+
+
+def _report_receiving(times: dict[str, list[float]]) -> list[dict[str, object]]:
+    """Print the rows of the C library; return their ratios."""
+    middle = {name: median(values) for name, values in times.items()}
+    print(f"\n{'nanoseconds a datagram':53}{'drain':>9}")
+    for name in receive.VARIANTS:
+        print(f"{name:53}{middle[name]:9.0f}")
+    print(f"\n{'ratio':53}{'drain':>9}{'budget':>8}")
+    ratios: list[dict[str, object]] = []
+    for name, against, budget in receive.ROWS:
+        ratio = middle[name] / middle[against]
+        ratios.append({"variant": name, "against": against, "drain": ratio})
+        print(f"{name + ' / ' + against:53}{ratio:9.2f}{budget:8.2f}")
+    return ratios
+
+
 def main() -> int:
-    """Measure, print the two tables, and write the JSON."""
+    """Measure, print the tables, and write the JSON."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--output", type=Path)
     args = parser.parse_args()
     rates = _measure(args.rounds)
+    times = _measure_receiving(args.rounds)
     middle = {
         mode: {name: median(values) for name, values in by_name.items()}
         for mode, by_name in rates.items()
@@ -62,6 +87,7 @@ def main() -> int:
             f"{name + ' / ' + against:44}{row['drain']:9.2f}{budgets[0]:8.1f}"
             f"{row['echo']:9.2f}{budgets[1]:8.1f}"
         )
+    receiving = _report_receiving(times)
     if args.output:
         document = {
             "schema": 1,
@@ -74,6 +100,7 @@ def main() -> int:
             "rounds": args.rounds,
             "ratios": ratios,
             "rates": rates,
+            "c": {"ratios": receiving, "nanoseconds": times},
         }
         args.output.parent.mkdir(parents=True, exist_ok=True)
         args.output.write_text(json.dumps(document, indent=1) + "\n", encoding="utf-8")

@@ -1,10 +1,11 @@
 # SPDX-License-Identifier: MIT
-"""The one figure that a change must not lose, with a wide margin (docs/performance.md)."""
+"""The figures that a change must not lose, with wide margins (docs/performance.md)."""
 
 from __future__ import annotations
 
 import pytest
 
+from tests.bench import receive
 from tests.bench.variants import run_apart
 from tests.capability import need
 
@@ -20,3 +21,14 @@ def test_endpoint_is_faster_than_the_plain_one(mode: str) -> None:
     )
 
     assert best >= 3
+
+
+@pytest.mark.parametrize(("name", "most"), [("uoa_recvmmsg", 1.3), ("uoa_recvmmsg, option", 1.6)])
+def test_receiving_in_c_costs_little(name: str, most: float) -> None:
+    """A datagram takes at most so many times what it takes bare recvmmsg() to receive it."""
+    need("gcc")
+    need("raw")
+    runs = [(receive.run_apart(name), receive.run_apart("recvmmsg")) for _ in range(_ROUNDS)]
+    ours, bare = map(min, zip(*runs, strict=True))
+
+    assert ours / bare <= most

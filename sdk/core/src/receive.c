@@ -84,16 +84,13 @@ static uint32_t drops_of(int fd)
 
 static int choose_backend(struct uoa_receiver *rx, uint32_t backend)
 {
-	rx->backend = backend ? backend : uoa_resolver_backend(rx->resolver);
-	switch (rx->backend) {
-	case UOA_BACKEND_CMSG:
-	case UOA_BACKEND_PROXY:
-		return 0;
-	case UOA_BACKEND_SOCKOPT:
+	uint32_t automatic = uoa_resolver_backend(rx->resolver);
+
+	/* The kernel's table may stand in for ancillary data, not for payload. */
+	rx->backend = backend ? backend : automatic;
+	if (rx->backend == UOA_BACKEND_SOCKOPT && automatic != UOA_BACKEND_PROXY)
 		return uoa_asker_init(&rx->asker, rx->fd);
-	default:
-		return -EINVAL;
-	}
+	return rx->backend == automatic ? 0 : -EINVAL;
 }
 
 static int prepare(struct uoa_receiver *rx)

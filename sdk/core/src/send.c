@@ -255,26 +255,30 @@ int uoa_sender_flush(struct uoa_sender *tx)
 	return left;
 }
 
-/* What is queued leaves first, so that the envelopes are free. */
+/* What is queued leaves first, so that the envelopes are free. A reply that has no
+ * address here is an error only as the first one, as a refusal of the kernel is. */
 static int send_replies(struct uoa_sender *tx, const struct uoa_reply *replies,
 			uint32_t n, int flags)
 {
 	struct uoa_route route;
 	int error = flush(tx), sent;
+	uint32_t ready;
 
 	if (error)
 		return error < 0 ? error : -EAGAIN;
-	for (uint32_t i = 0; i < n && !error; i++) {
-		struct iovec *iov = &tx->envelopes[i].iov[1];
+	for (ready = 0; ready < n; ready++) {
+		struct iovec *iov = &tx->envelopes[ready].iov[1];
 
-		uoa_route(tx->resolver, replies[i].client, uoa_now(), &route);
-		error = address(tx, i, &route);
-		iov->iov_base = (void *)(uintptr_t)replies[i].data;
-		iov->iov_len = replies[i].len;
+		uoa_route(tx->resolver, replies[ready].client, uoa_now(), &route);
+		error = address(tx, ready, &route);
+		if (error)
+			break;
+		iov->iov_base = (void *)(uintptr_t)replies[ready].data;
+		iov->iov_len = replies[ready].len;
 	}
-	if (error)
+	if (!ready)
 		return error;
-	sent = sendmmsg(tx->fd, tx->messages, n, flags);
+	sent = sendmmsg(tx->fd, tx->messages, ready, flags);
 	return sent < 0 ? -errno : sent;
 }
 

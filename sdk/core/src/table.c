@@ -55,42 +55,52 @@ void uoa_table_destroy(struct uoa_table *t)
 
 #define ROTATE(x, n) ((x) << (n) | (x) >> (64 - (n)))
 
-static void sip_round(uint64_t v[4])
+struct sip {
+	uint64_t a, b, c, d;
+};
+
+static inline struct sip sip_round(struct sip v)
 {
-	v[0] += v[1];
-	v[2] += v[3];
-	v[1] = ROTATE(v[1], 13) ^ v[0];
-	v[3] = ROTATE(v[3], 16) ^ v[2];
-	v[0] = ROTATE(v[0], 32);
-	v[2] += v[1];
-	v[0] += v[3];
-	v[1] = ROTATE(v[1], 17) ^ v[2];
-	v[3] = ROTATE(v[3], 21) ^ v[0];
-	v[2] = ROTATE(v[2], 32);
+	v.a += v.b;
+	v.c += v.d;
+	v.b = ROTATE(v.b, 13) ^ v.a;
+	v.d = ROTATE(v.d, 16) ^ v.c;
+	v.a = ROTATE(v.a, 32);
+	v.c += v.b;
+	v.a += v.d;
+	v.b = ROTATE(v.b, 17) ^ v.c;
+	v.d = ROTATE(v.d, 21) ^ v.a;
+	v.c = ROTATE(v.c, 32);
+	return v;
 }
 
-/* SipHash-1-3. */
+static inline struct sip sip_word(struct sip v, uint64_t word)
+{
+	v.d ^= word;
+	v = sip_round(v);
+	v.a ^= word;
+	return v;
+}
+
+/* SipHash-1-3. By value, so that its state stays in registers. */
 uint32_t uoa_table_hash(const struct uoa_table *t, const uint8_t address[16],
 			uint32_t ports)
 {
-	uint64_t words[3], v[4] = {
+	struct sip v = {
 		t->hash_key[0] ^ 0x736f6d6570736575,
 		t->hash_key[1] ^ 0x646f72616e646f6d,
 		t->hash_key[0] ^ 0x6c7967656e657261,
 		t->hash_key[1] ^ 0x7465646279746573,
 	};
+	uint64_t words[2];
 
 	memcpy(words, address, 16);
-	words[2] = (uint64_t)20 << 56 | ports;
-	for (int i = 0; i < 3; i++) {
-		v[3] ^= words[i];
-		sip_round(v);
-		v[0] ^= words[i];
-	}
-	v[2] ^= 0xff;
-	for (int i = 0; i < 3; i++)
-		sip_round(v);
-	return (uint32_t)(v[0] ^ v[1] ^ v[2] ^ v[3]);
+	v = sip_word(v, words[0]);
+	v = sip_word(v, words[1]);
+	v = sip_word(v, (uint64_t)20 << 56 | ports);
+	v.c ^= 0xff;
+	v = sip_round(sip_round(sip_round(v)));
+	return (uint32_t)(v.a ^ v.b ^ v.c ^ v.d);
 }
 
 /* ---- Entries --------------------------------------------------------------- */

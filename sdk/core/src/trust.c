@@ -2,6 +2,7 @@
 /* The prefixes whose claims are believed: two arrays of disjoint, sorted
  * address ranges, one a family, searched by bisection. */
 #include <arpa/inet.h>
+#include <endian.h>
 #include <errno.h>
 #include <stdlib.h>
 #include <string.h>
@@ -91,6 +92,22 @@ static int range_of(struct range *range, const uint8_t address[16], int length)
 	return 0;
 }
 
+/* memcmp() of two addresses, two words at a time. */
+static inline int compare(const uint8_t a[16], const uint8_t b[16])
+{
+	uint64_t x, y;
+
+	memcpy(&x, a, 8);
+	memcpy(&y, b, 8);
+	if (x == y) {
+		memcpy(&x, a + 8, 8);
+		memcpy(&y, b + 8, 8);
+	}
+	x = be64toh(x);
+	y = be64toh(y);
+	return (x > y) - (x < y);
+}
+
 /* The first range that ends at or behind the address. */
 static size_t search(const struct ranges *set, const uint8_t address[16])
 {
@@ -99,7 +116,7 @@ static size_t search(const struct ranges *set, const uint8_t address[16])
 	while (low < high) {
 		size_t middle = low + (high - low) / 2;
 
-		if (memcmp(set->at[middle].last, address, 16) < 0)
+		if (compare(set->at[middle].last, address) < 0)
 			low = middle + 1;
 		else
 			high = middle;
@@ -154,7 +171,7 @@ static int contains(const struct ranges *set, const uint8_t address[16])
 {
 	size_t at = search(set, address);
 
-	return at < set->count && memcmp(set->at[at].first, address, 16) <= 0;
+	return at < set->count && compare(set->at[at].first, address) <= 0;
 }
 
 int uoa_trust_contains(const struct uoa_trust *trust, const uint8_t address[16])

@@ -254,7 +254,8 @@ enum uoa_backend {
  * is bound to the any address, for the local address. The socket and the
  * resolver must outlive the receiver. -EAFNOSUPPORT: no IP socket; -EOPNOTSUPP:
  * UDP_GRO is on, and a slot holds one datagram, not an aggregate; -ENOPROTOOPT:
- * SOCKOPT, and the kernel does not answer; -EINVAL: no such backend; -ENOMEM;
+ * SOCKOPT, and the kernel does not answer; -EINVAL: no such backend, or it cannot
+ * read the resolver's dialects; -ENOMEM;
  * negative errno of getsockname() or setsockopt(). */
 UOA_API int uoa_receiver_new(struct uoa_receiver **receiver, int fd,
 			     struct uoa_resolver *resolver, uint32_t backend);
@@ -287,7 +288,8 @@ struct uoa_reply {
 };
 
 /* Send up to `n` (at most UOA_BATCH) replies with one system call; `flags` as
- * for sendmmsg(). Returns how many were sent, or negative errno. */
+ * for sendmmsg(). Returns how many were sent, or negative errno: the first reply
+ * was refused. */
 UOA_API int uoa_sendmmsg(struct uoa_sender *sender,
 			 const struct uoa_reply *replies, uint32_t n, int flags);
 

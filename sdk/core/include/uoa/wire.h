@@ -391,14 +391,14 @@ UOA_INLINE uoa_u8 uoa_option_judge(uoa_u8 area, uoa_u8 switches, uoa_u8 type,
 
 	form = uoa_option_form(area, type, len);
 	if (area == UOA_AREA_OPP)
-		return uoa_form_is_ipo(form) ? form : UOA_FORM_BAD;
+		return uoa_form_is_ipo(form) ? form : (uoa_u8)UOA_FORM_BAD;
 	if (uoa_form_is_ipo(form))
 		needs = UOA_ENABLE_IPO;
 	else if (form == UOA_FORM_BAD && type == UOA_OPT_ADDRESS)
 		needs = UOA_ENABLE_IPO | UOA_ENABLE_BD;
 	else
 		needs = UOA_ENABLE_BD;
-	return switches & needs ? form : UOA_FORM_SKIP;
+	return switches & needs ? form : (uoa_u8)UOA_FORM_SKIP;
 }
 
 /* The dialect of an option that uoa_option_judge() took for an item. */
