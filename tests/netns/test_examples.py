@@ -39,10 +39,11 @@ def _free_port(host: str) -> int:
         return port
 
 
+@pytest.mark.parametrize("example", ["echo.py", "echo_socket.py", "echo_socketserver.py"])
 @pytest.mark.parametrize("dialect", ["ipo", "bd31", "ppv2"])
 @pytest.mark.parametrize("host", ["127.0.0.1", "::1"])
-def test_echo_names_its_client(dialect: str, host: str) -> None:
-    """echo.py prints and answers the client's own address, the balancer's, and the source."""
+def test_echo_names_its_client(example: str, dialect: str, host: str) -> None:
+    """Echo servers print and answer the client's address, the balancer's, and the source."""
     need("ipv6")
     if dialect != "ppv2":
         need("raw")
@@ -54,7 +55,7 @@ def test_echo_names_its_client(dialect: str, host: str) -> None:
         server = stack.enter_context(
             _running(
                 *python,
-                str(_EXAMPLES / "echo.py"),
+                str(_EXAMPLES / example),
                 "--listen",
                 listen,
                 "--trust",

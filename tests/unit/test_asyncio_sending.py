@@ -21,6 +21,7 @@ from tests.unit.endpoints import (
     ALICE,
     HOSTS,
     LARGEST,
+    TRUST,
     Loop,
     Recorder,
     endpoint,
@@ -197,6 +198,29 @@ class TestReplying:
             assert len(protocol.errors) == 1
 
         loop.run(main)
+
+
+def test_a_connected_endpoint_answers_spp_with_its_header(loop: Loop) -> None:
+    """Without an address the answer is to what came last, header included if it had one."""
+
+    async def main() -> None:
+        protocol = Recorder()
+        with udp_socket("127.0.0.1") as balancer:
+            async with endpoint(
+                protocol,
+                remote_addr=balancer.getsockname(),
+                resolver=uoa.Resolver(TRUST, dialects="spp"),
+            ) as (transport, address):
+                transport.sendto(b"first")
+                assert await receive(balancer) == b"first"
+                header = uoa.wire.build("spp", ALICE, vip=("198.51.100.80", 443))
+                balancer.setblocking(True)
+                balancer.sendto(header + b"question", address)
+                assert await protocol.datagrams(1) == [(b"question", ALICE)]
+                transport.sendto(b"answer")
+                assert await receive(balancer) == header + b"answer"
+
+    loop.run(main)
 
 
 class FullSocket:

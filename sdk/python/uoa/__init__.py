@@ -17,13 +17,15 @@ the balancers whose claims about clients are believed; nobody is by default.
 
     asyncio.run(uoa.asyncio.serve(Echo, "0.0.0.0", 9999, trust=["10.0.0.0/24"]))
 
-Modules named after a framework (`uoa.asyncio`) load when they are first used.
+Modules named after a framework (`uoa.asyncio`, `uoa.socketserver`) load when they
+are first used, and so do `uoa.testing` and `uoa.wire`.
 """
 
 from importlib import import_module as _import_module
 from typing import TYPE_CHECKING
 
-from uoa._client import Addr, Client
+from uoa._client import Addr, Client, Route
+from uoa._context import current
 from uoa._exceptions import (
     BackendError,
     ClosedError,
@@ -34,12 +36,17 @@ from uoa._exceptions import (
     UOAError,
     WireError,
 )
+from uoa._real_client import real_client
 from uoa._resolver import Resolver
+from uoa._socket import Socket
 from uoa._version import __version__
 
 if TYPE_CHECKING:
     from uoa import asyncio as asyncio
+    from uoa import socketserver as socketserver
+    from uoa import testing as testing
     from uoa import wire as wire
+    from uoa._wrap import wrap as wrap
 
 __all__ = [
     "Addr",
@@ -48,22 +55,29 @@ __all__ = [
     "ClosedError",
     "ConfigurationError",
     "Resolver",
+    "Route",
+    "Socket",
     "TrustError",
     "TrustWarning",
     "UOAError",
     "UnknownClientError",
     "WireError",
     "__version__",
+    "current",
+    "real_client",
+    "wrap",
 ]
 
-_MODULES = frozenset({"asyncio", "wire"})
+_MODULES = frozenset({"asyncio", "socketserver", "testing", "wire"})
 
 
 def __getattr__(name: str) -> object:
     if name in _MODULES:
         return _import_module(f"uoa.{name}")
+    if name == "wrap":  # its module imports asyncio
+        return _import_module("uoa._wrap").wrap
     raise AttributeError(f"module 'uoa' has no attribute {name!r}")
 
 
 def __dir__() -> list[str]:
-    return sorted([*globals(), *_MODULES])
+    return sorted([*globals(), *_MODULES, "wrap"])

@@ -5,12 +5,13 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from uoa._client import Addr, Client, Route, View
 from uoa._exceptions import ConfigurationError
 from uoa._resolver import Resolver
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
+
+    from uoa._client import Addr, Client, Route, View
 
 
 def choose_resolver(resolver: Resolver | None, trust: str | Iterable[str] | None) -> Resolver:
@@ -38,10 +39,8 @@ def route_to(
 ) -> Route | None:
     """Return where a datagram for `address` goes, or None: where `address` says.
 
-    In the peer view a plain tuple is a peer's, and no claim may lead it elsewhere.
+    In the peer view addresses are peers', and no claim may lead them elsewhere.
     """
-    if view == "peer" and not isinstance(address, (Addr, Client)):
-        return None
     try:
         return resolver.route(address, local, table=view == "client")
     except ConfigurationError:

@@ -58,6 +58,8 @@ class _Transport(asyncio.DatagramTransport):
         self._fd = sock.fileno()
         self._resolver = resolver
         self._owns_resolver = owns_resolver
+        self._is_connected = _peername(sock) is not None
+        self._last: Addr | None = None  # on a connected socket
         self._closing = False
         self._lost = False
         self._in_batch = False
@@ -94,6 +96,8 @@ class _Transport(asyncio.DatagramTransport):
             except OSError as error:
                 self._report(error)
                 return
+            if self._is_connected:
+                self._last = datagrams[-1][1]
             self._in_batch = True
             try:
                 self._deliver(datagrams)
@@ -167,6 +171,9 @@ class _Transport(asyncio.DatagramTransport):
             data = bytes(data)
         if self._closing:
             return
+        if addr is None and self._last is not None:
+            # Connected: what came last is what is answered, SPP with its header.
+            data = self._resolver.route(self._last, table=False).header + data
         if type(addr) is Addr:
             put: Any = lib.uoa_sender_reply
             to = addr.native

@@ -16,7 +16,7 @@ from importlib import import_module
 from uoa._exceptions import UOAError
 from uoa._version import __version__
 
-COMMANDS = ("decode", "demo", "lb", "send")
+COMMANDS = ("decode", "demo", "doctor", "lb", "send")
 
 
 def _parser() -> argparse.ArgumentParser:
