@@ -3,12 +3,12 @@
  * and where a reply to it goes. */
 #define _GNU_SOURCE
 #include <errno.h>
-#include <netinet/in.h>
 #include <pthread.h>
 #include <stdlib.h>
 #include <string.h>
 
 #include "ask.h"
+#include "evidence.h"
 #include "flows.h"
 #include "resolver.h"
 #include "reverse.h"
@@ -18,9 +18,8 @@
 enum {
 	COUNTER_FOUND_DIALECT = UOA_COUNTER_REASONS + UOA_REASON_COUNT - 1,
 	COUNTER_COUNT = COUNTER_FOUND_DIALECT + UOA_DIALECT_COUNT,
-	SWITCHES_PAYLOAD = UOA_ENABLE_PPV2 | UOA_ENABLE_SPP,
 	SWITCHES_OPTIONS = UOA_ENABLE_IPO | UOA_ENABLE_BD,
-	SWITCHES_ALL = SWITCHES_OPTIONS | UOA_ENABLE_OPP | SWITCHES_PAYLOAD,
+	SWITCHES_ALL = SWITCHES_OPTIONS | UOA_ENABLE_OPP | UOA_SWITCHES_PAYLOAD,
 	FLOWS_MAX = 1 << 28,
 };
 
@@ -104,7 +103,7 @@ static void count(struct uoa_resolver *r, uint32_t counter)
 
 uint32_t uoa_resolver_backend(const struct uoa_resolver *r)
 {
-	if (r->switches & SWITCHES_PAYLOAD)
+	if (r->switches & UOA_SWITCHES_PAYLOAD)
 		return UOA_BACKEND_PROXY;
 	return r->switches & ~SWITCHES_OPTIONS ? UOA_BACKEND_SOCKOPT :
 						 UOA_BACKEND_CMSG;
@@ -143,77 +142,6 @@ uint64_t uoa_resolver_news(struct uoa_resolver *r)
 	r->told = counted;
 	uoa_resolver_release(r);
 	return news;
-}
-
-/* ---- Evidence -------------------------------------------------------------- */
-
-void uoa_evidence_control(struct uoa_evidence *evidence, int level, int type,
-			  const void *data, size_t len)
-{
-	const uint8_t *bytes = data;
-
-	if (level == IPPROTO_IP && type == IP_RECVOPTS) {
-		evidence->options = bytes;
-		evidence->options_len = (uint32_t)len;
-	} else if (level == IPPROTO_IPV6 && type == IPV6_DSTOPTS) {
-		/* The kernel hands over each Destination Options header; only
-		 * the one in front of UDP is a balancer's (rules 4.3). */
-		if (len >= 2 && bytes[0] == UOA_PROTO_UDP &&
-		    len == uoa_ext_len(UOA_EXT_DST_OPTS, bytes)) {
-			evidence->dst_opts = bytes;
-			evidence->dst_opts_len = (uint32_t)len;
-		}
-	} else if (level == IPPROTO_IP && type == IP_PKTINFO &&
-		   len == sizeof(struct in_pktinfo)) {
-		/* The host's own address, also for a broadcast datagram. The
-		 * kernel has it for those only that came after it was asked
-		 * for; earlier ones tell where they were sent to. */
-		struct in_pktinfo info;
-
-		memcpy(&info, bytes, sizeof(info));
-		uoa_address_map(evidence->local.host,
-				info.ipi_spec_dst.s_addr ?
-					(const uint8_t *)&info.ipi_spec_dst :
-					(const uint8_t *)&info.ipi_addr);
-	} else if (level == IPPROTO_IPV6 && type == IPV6_PKTINFO &&
-		   len == sizeof(struct in6_pktinfo)) {
-		struct in6_pktinfo info;
-
-		memcpy(&info, bytes, sizeof(info));
-		memcpy(evidence->local.host, &info.ipi6_addr, 16);
-		if (IN6_IS_ADDR_LINKLOCAL(&info.ipi6_addr))
-			evidence->local.scope = info.ipi6_ifindex;
-	}
-}
-
-/* The cheap test in front of everything else: can there be a claim at all? */
-static int has_payload_header(const struct uoa_evidence *e, uint8_t switches)
-{
-	if (switches & UOA_ENABLE_PPV2 && e->payload_len >= UOA_PPV2_SIGNATURE_LEN &&
-	    !memcmp(e->payload, UOA_PPV2_SIGNATURE, UOA_PPV2_SIGNATURE_LEN))
-		return 1;
-	return switches & UOA_ENABLE_SPP && e->payload_len >= 2 &&
-	       !memcmp(e->payload, UOA_SPP_MAGIC, 2);
-}
-
-/* Rows 22 to 26 over what came with the datagram. */
-static uint16_t judge(const struct uoa_evidence *e, uint8_t switches,
-		      struct uoa_claims *claims, uint32_t *strip)
-{
-	uint16_t absent = UOA_RULE_NO_CLAIM, rule = 0;
-	struct uoa_option_walk walk;
-
-	uoa_option_walk_init(&walk, e->options, switches, e->peer.host);
-	if (e->options_len)
-		rule = uoa_option_area(&walk, UOA_AREA_IPV4, 0, e->options_len);
-	walk.ctx = e->dst_opts;
-	if (!rule && e->dst_opts_len)
-		rule = uoa_option_area(&walk, UOA_AREA_IPV6, 2, e->dst_opts_len);
-	*claims = walk.claims;
-	if (!rule && switches & SWITCHES_PAYLOAD)
-		rule = uoa_wire_payload(e->payload, e->payload_len, switches,
-					e->peer.host, claims, strip, &absent);
-	return rule ? rule : uoa_claims_verdict(claims, absent);
 }
 
 /* ---- Outcomes -------------------------------------------------------------- */
@@ -264,7 +192,7 @@ static void take_claim(struct uoa_resolver *r, const struct uoa_claim *claim,
 		       const struct uoa_flow_key *key, uint64_t now,
 		       struct uoa_client *client)
 {
-	int is_payload = (r->switches & SWITCHES_PAYLOAD) != 0;
+	int is_payload = (r->switches & UOA_SWITCHES_PAYLOAD) != 0;
 	uint8_t source = is_payload ? UOA_SOURCE_PROXY : UOA_SOURCE_CMSG;
 	const struct uoa_flow *flow;
 
@@ -283,14 +211,14 @@ static uint32_t resolve_claim(struct uoa_resolver *r, const struct uoa_evidence 
 			      const struct uoa_flow_key *key, uint64_t now,
 			      struct uoa_client *client)
 {
-	int is_payload = (r->switches & SWITCHES_PAYLOAD) != 0;
+	int is_payload = (r->switches & UOA_SWITCHES_PAYLOAD) != 0;
 	uint16_t rule = UOA_RULE_NO_CLAIM;
 	const struct uoa_flow *flow;
 	struct uoa_claims claims;
 	uint32_t strip = 0;
 
 	if (e->options_len || e->dst_opts_len || is_payload) {
-		rule = judge(e, r->switches, &claims, &strip);
+		rule = uoa_evidence_judge(e, r->switches, &claims, &strip);
 		count(r, UOA_COUNTER_REASONS + uoa_rule_reason(rule));
 	}
 	if (rule == UOA_RULE_FOUND) {
@@ -375,13 +303,6 @@ static uint32_t resolve_trusted(struct uoa_resolver *r,
 	return strip;
 }
 
-/* Can there be a claim in a stranger's datagram? */
-static int claims_anything(const struct uoa_resolver *r, const struct uoa_evidence *e)
-{
-	return e->options_len || e->dst_opts_len ||
-	       has_payload_header(e, r->switches);
-}
-
 uint32_t uoa_resolve_locked(struct uoa_resolver *r, const struct uoa_evidence *e,
 			    uint64_t now, struct uoa_client *client)
 {
@@ -391,7 +312,7 @@ uint32_t uoa_resolve_locked(struct uoa_resolver *r, const struct uoa_evidence *e
 	set_unclaimed(client, &e->peer, &e->local, UOA_SOURCE_NONE);
 	if (!uoa_trust_contains(r->trust, e->peer.host)) {
 		client->source = UOA_SOURCE_DIRECT;
-		if (claims_anything(r, e))
+		if (uoa_evidence_claims(e, r->switches))
 			count(r, UOA_COUNTER_REASONS + UOA_REASON_UNTRUSTED);
 	} else if (e->control_truncated) {
 		/* Part of what the balancer said is lost: it may have been
@@ -432,7 +353,7 @@ int uoa_lookup(struct uoa_resolver *r, const struct uoa_asker *asker,
 	       uint64_t now, struct uoa_client *client)
 {
 	uint8_t source = asker			       ? UOA_SOURCE_SOCKOPT :
-			 r->switches & SWITCHES_PAYLOAD ? UOA_SOURCE_PROXY :
+			 r->switches & UOA_SWITCHES_PAYLOAD ? UOA_SOURCE_PROXY :
 							  UOA_SOURCE_CMSG;
 	const struct uoa_flow *flow = NULL;
 	struct uoa_flow_key key;

@@ -1,25 +1,33 @@
 # SPDX-License-Identifier: MIT
-"""`uoa doctor`: which backends work here, and for each that does not, why and what to do.
+"""`uoa doctor`: which backends work here, and why others do not.
 
-Every answer is an attempt of this process: a socket is prepared, a datagram with a
-claim is sent to it over the loopback interface, and the client must come out.
+Each is tried by a datagram to ourselves, received by the code that serves users:
+
+    a plain socket ──► lo ──► uoa.Socket: is the client whom the datagram named?
+
+or, for `sockopt`, by a question to the kernel. Nothing is changed.
 """
 
 from __future__ import annotations
 
+import errno
+import fcntl
 import json
 import os
 import platform
 import socket
-from contextlib import suppress
+import struct
+import warnings
+from contextlib import closing
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
-from uoa import _trust, wire
-from uoa._exceptions import BackendError, UOAError
+from uoa import wire
+from uoa._exceptions import BackendError, TrustError
 from uoa._resolver import Resolver
 from uoa._socket import Socket
+from uoa._trust import ENVIRONMENT
 from uoa._version import __version__
 from uoa.cli import _ancillary, _raw, _table
 
@@ -29,217 +37,366 @@ if TYPE_CHECKING:
 
 SCHEMA = 1
 
-_CLIENT = ("203.0.113.7", 5555)
-_HOSTS = {4: "127.0.0.1", 6: "::1"}
-_SECONDS = 2.0  # a datagram over the loopback interface takes microseconds
-_COLUMNS = (("backend", 8), ("part", 14), ("works", 5), ("found", 0))
-_SMALL_BUFFER = 1 << 20
-_SYSCTL = Path("/proc/sys/net")
+WORKS, FAILS, NOT_TRIED = "works", "fails", "not tried"
+
+_PATIENCE = 1.0  # seconds that a datagram may take over the loopback interface
+_SMALL = 128 * 1024  # bytes of receive buffer: a hundred datagrams, more or less
+_MOST = (1 << 30) - 1  # the kernel doubles it, and gives less
+_OLD_REQUEST = 2048
+_SIOCGIFFLAGS, _IFF_UP = 0x8913, 1  # linux/sockios.h, linux/if.h
+_COLUMNS = (("backend", 7), ("wire", 4), ("tried", 16), ("result", 9), ("why, and what to do", 0))
 
 
-@dataclass(frozen=True, slots=True)
-class Finding:
-    """What one attempt showed."""
+class _Wire(NamedTuple):
+    """An IP version, and what a datagram over it is made of."""
 
-    backend: str
-    part: str
-    works: bool
-    found: str
-    """What happened."""
-    todo: str | None = None
-    """What to do if this backend is wanted."""
-
-
-# ---- Attempts ------------------------------------------------------------------------
+    name: str
+    number: int
+    family: socket.AddressFamily
+    host: str
+    request: str
+    """The socket option that asks for the header's options."""
+    client: tuple[str, int]
+    vip: tuple[str, int]
 
 
-def _sysctl(name: str) -> str:
-    try:
-        return (_SYSCTL / name).read_text(encoding="ascii").strip()
-    except OSError:
-        return "not there"
-
-
-def _reason(error: Exception) -> str:
-    return (isinstance(error, OSError) and error.strerror) or str(error)
-
-
-def _claimed(backend: str, dialect: str, family: int, *, send: bool = True) -> str:
-    """Send a claim to a socket of ours; return what came out. Raises OSError, UOAError."""
-    host = _HOSTS[family]
-    kind = socket.AF_INET6 if family == 6 else socket.AF_INET
-    part = wire.build(dialect, _CLIENT, vip=(_HOSTS[4], 53), outer=family)
-    resolver = Resolver([host], backend, "bd" if dialect.startswith("bd") else dialect)
-    with (
-        Socket(kind, resolver=resolver) as server,
-        socket.socket(kind, socket.SOCK_DGRAM) as sender,
-    ):
-        server.bind((host, 0))
-        if not send:
-            return "the kernel takes the request; sending an option was not tried (CAP_NET_RAW)"
-        server.settimeout(_SECONDS)
-        sender.bind((host, 0))
-        to = server.getsockname()
-        if dialect in wire.PAYLOAD_DIALECTS:
-            sender.sendto(part, to)
-        else:
-            sender.sendmsg([b""], _ancillary.options(part, family), 0, to)
-        _, addr = server.recvfrom(100)
-        client = addr.client
-        if (client.host, client.port) != _CLIENT:
-            raise BackendError(f"the claim did not arrive: the client came out as {client.source}")
-    return f"a datagram's claim arrived, dialect {dialect}"
-
-
-def _cmsg(family: int) -> Finding:
-    name = f"IPv{family} options"
-    try:
-        found = _claimed("cmsg", "ipo", family, send=_raw.is_allowed())
-    except TimeoutError:
-        limits = ", ".join(
-            f"net.ipv6.{option} is {_sysctl(f'ipv6/{option}')}"
-            for option in ("max_dst_opts_number", "max_dst_opts_length")
-        )
-        return Finding(
-            "cmsg",
-            name,
-            False,
-            "a datagram with an option was lost on the loopback interface"
-            + (f": {limits}" if family == 6 else ""),
-            "let packets with options pass: raise these limits, or look for a packet filter",
-        )
-    except (OSError, UOAError) as error:
-        todo = "bring the loopback interface up"
-        if family == 6:
-            todo += ", and switch IPv6 on, if your balancer speaks it to you"
-        return Finding("cmsg", name, False, f"no socket for it: {_reason(error)}", todo)
-    return Finding("cmsg", name, True, found)
-
-
-def _proxy(dialect: str) -> Finding:
-    try:
-        return Finding("proxy", dialect, True, _claimed("proxy", dialect, 4))
-    except (OSError, UOAError) as error:
-        todo = "bring the loopback interface up, or look for a packet filter"
-        return Finding("proxy", dialect, False, f"no claim came through: {_reason(error)}", todo)
-
-
-def _sockopt() -> Finding:
-    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sock:
-        try:
-            asker = Resolver([], "sockopt").meet(sock, reads=False)
-        except (OSError, UOAError):
-            return Finding(
-                "sockopt",
-                "getsockopt()",
-                False,
-                "nobody answers requests 2051 or 2048",
-                "load a module or a program that keeps the table, if your balancer needs one (opp)",
-            )
-    return Finding("sockopt", "getsockopt()", True, f"the kernel answers request {asker.request}")
-
-
-_ATTEMPTS: tuple[Callable[[], Finding], ...] = (
-    lambda: _cmsg(4),
-    lambda: _cmsg(6),
-    lambda: _proxy("ppv2"),
-    lambda: _proxy("spp"),
-    _sockopt,
+_WIRES = (
+    _Wire(
+        *("ipv4", 4, socket.AF_INET, "127.0.0.1", "IP_RECVOPTS"),
+        *(("192.0.2.7", 5555), ("192.0.2.80", 443)),
+    ),
+    _Wire(
+        *("ipv6", 6, socket.AF_INET6, "::1", "IPV6_RECVDSTOPTS"),
+        *(("2001:db8::7", 5555), ("2001:db8::80", 443)),
+    ),
 )
 
 
-# ---- The machine ---------------------------------------------------------------------
+@dataclass(frozen=True)
+class Trial:
+    """What came of one thing that was tried."""
+
+    what: str
+    wire: str | None
+    result: str
+    why: str | None = None
+    todo: str | None = None
 
 
-def _auto(*, reads: bool) -> str | None:
-    """Return what `auto` takes for a socket here, None if nothing works."""
+@dataclass(frozen=True)
+class Backend:
+    """What came of everything that was tried of one backend."""
+
+    name: str
+    works: bool
+    why: str | None
+    todo: str | None
+    tried: tuple[Trial, ...]
+
+
+class _FailedError(Exception):
+    """Why it does not work, and what to do."""
+
+    result = FAILS
+
+
+class _UntriedError(_FailedError):
+    """Why nobody can tell here, and who could."""
+
+    result = NOT_TRIED
+
+
+# ---- A datagram to ourselves ---------------------------------------------------
+
+
+def _setting(name: str) -> int | None:
+    """Return a setting of this network namespace, if the kernel has it."""
+    try:
+        return int(Path("/proc/sys", name.replace(".", "/")).read_text(encoding="ascii"))
+    except OSError:
+        return None
+
+
+def _is_loopback_down() -> bool:
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sock:
-        resolver = Resolver([])
-        with suppress(UOAError):
-            resolver.meet(sock, reads=reads)
-            return resolver.backend
+        answer = fcntl.ioctl(sock, _SIOCGIFFLAGS, struct.pack("=16s24x", b"lo"))
+    return not struct.unpack_from("=H", answer, 16)[0] & _IFF_UP
+
+
+def _refused_by_settings(over: _Wire, option: bytes) -> _FailedError | None:
+    """Return which setting makes the kernel drop packets with this option: IPv4 has none."""
+    if over.number == 4:
+        return None
+    number, length = "net.ipv6.max_dst_opts_number", "net.ipv6.max_dst_opts_length"
+    for name, least, usual in ((number, 1, 8), (length, len(option), 0x7FFFFFFF)):
+        value = _setting(name)
+        if value is not None and value < least:
+            why = f"{name} is {value}, so that the kernel drops what has such an option"
+            return _FailedError(why, f"sysctl -w {name}={usual}")
     return None
 
 
-def _environment() -> dict[str, Any]:
-    trust = os.environ.get(_trust.ENVIRONMENT)
-    problem = None
-    if trust is not None:
+def _explained(error: OSError, over: _Wire, what: str) -> _FailedError:
+    """Return what the kernel means by an error."""
+    why = f"{what}: {error.strerror or error}"
+    if error.errno == errno.EAFNOSUPPORT:
+        todo = f"nothing, unless balancers reach this host over {over.name}: then boot with it"
+        return _FailedError(f"the kernel has no {over.name}", todo)
+    if error.errno in (errno.EADDRNOTAVAIL, errno.ENETUNREACH):
+        off = "net.ipv6.conf.lo.disable_ipv6"
+        if over.number == 6 and _setting(off):
+            todo = f"nothing, unless balancers reach this host over ipv6: sysctl -w {off}=0"
+            return _FailedError(f"{off} is 1: {why}", todo)
+        if _is_loopback_down():
+            return _FailedError(f"the loopback interface is down: {why}", "ip link set lo up")
+    return _FailedError(why, "use another backend, or a system that allows this")
+
+
+def _server(over: _Wire, backend: str, dialect: str) -> Socket:
+    """Open a socket as users do, which believes this host."""
+    resolver = Resolver([over.host], backend, dialect, max_flows=1)
+    try:
+        sock = Socket(over.family, resolver=resolver)
         try:
-            Resolver([item for item in trust.split(",") if item.strip() != "*"]).close()
-        except UOAError as error:
-            problem = f"{_trust.ENVIRONMENT}: {error}"
+            sock.bind((over.host, 0))
+        except OSError:
+            sock.close()
+            raise
+    except OSError as error:
+        what = over.request if error.errno == errno.ENOPROTOOPT else over.host
+        raise _explained(error, over, what) from None
+    sock.settimeout(_PATIENCE)
+    return sock
+
+
+def _exchange(over: _Wire, backend: str, dialect: str) -> None:
+    """Send a datagram that names a client, and see whether the server is told that client."""
+    added = wire.build(dialect, over.client, vip=over.vip, outer=over.number)
+    option, header = (added, b"") if backend == "cmsg" else (b"", added)
+    payload = f"uoa doctor {os.getpid()}".encode()
+    with (
+        _server(over, backend, dialect) as server,
+        socket.socket(over.family, socket.SOCK_DGRAM) as sender,
+    ):
+        refused = _refused_by_settings(over, option) if option else None
+        ancillary = _ancillary.options(option, over.number)
+        try:
+            sender.sendmsg([header, payload], ancillary, 0, server.getsockname())
+        except OSError as error:
+            if option and not _raw.is_allowed():
+                todo = "be root to try this as well"
+                raise refused or _UntriedError(
+                    "sending needs CAP_NET_RAW, which servers do not", todo
+                ) from None
+            raise _explained(error, over, f"sending to {over.host}") from None
+        data = b""
+        try:
+            while not data.endswith(payload):  # a stranger may write to us
+                data, addr = server.recvfrom(2048)
+        except TimeoutError:
+            carrier = "datagrams with IP options" if option else "datagrams on lo"
+            raise refused or _FailedError(
+                f"the datagram did not arrive within {_PATIENCE:g} s",
+                f"look for a packet filter that drops {carrier}: nft list ruleset",
+            ) from None
+    told = (addr.client.source, addr.client.host, addr.client.port)
+    if told != (backend, *over.client):
+        raise _FailedError(
+            f"the datagram arrived, but not the client in its {dialect}",
+            'use dialects="ppv2", which no system takes out on the way',
+        )
+
+
+def _tried(what: str, over: _Wire, attempt: Callable[[], object]) -> Trial:
+    try:
+        attempt()
+    except _FailedError as error:
+        return Trial(what, over.name, error.result, *error.args)
+    return Trial(what, over.name, WORKS)
+
+
+# ---- The backends --------------------------------------------------------------
+
+
+def _cmsg() -> Iterator[Trial]:
+    for over in _WIRES:
+        asked = _tried(over.request, over, lambda o=over: _server(o, "cmsg", "ipo").close())
+        yield asked
+        if asked.result == WORKS:
+            yield _tried("ipo", over, lambda o=over: _exchange(o, "cmsg", "ipo"))
+
+
+def _proxy() -> Iterator[Trial]:
+    for over in _WIRES:
+        for dialect in ("ppv2", "spp"):
+            yield _tried(dialect, over, lambda o=over, d=dialect: _exchange(o, "proxy", d))
+
+
+def _sockopt() -> Iterator[Trial]:
+    """Ask for the flow of nobody, as every resolver does that meets a socket."""
+    with (
+        socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sock,
+        closing(Resolver([], "sockopt", max_flows=1)) as resolver,
+    ):
+        try:
+            request = resolver.meet(sock, reads=False).request
+        except BackendError:
+            why = "nobody answers these getsockopt() requests"
+            todo = "load a module or a program that does, or use cmsg or proxy, which need none"
+            yield Trial("2051, 2048", None, FAILS, why, todo)
+            return
+    if request == _OLD_REQUEST:
+        why = "nobody answers 2051, so that VIP, dialect and age stay unknown"
+        todo = "nothing, unless you need these"
+        yield Trial("2048", None, WORKS, why, todo)
+    else:
+        yield Trial("2051", None, WORKS)
+
+
+def _judged(name: str, trials: Iterator[Trial]) -> Backend:
+    """A backend works if it does over one of the wires."""
+    tried = tuple(trials)
+    results: dict[str | None, set[str]] = {}
+    for trial in tried:
+        results.setdefault(trial.wire, set()).add(trial.result)
+    if any(WORKS in result and FAILS not in result for result in results.values()):
+        return Backend(name, True, None, None, tried)
+    first = next(trial for trial in tried if trial.result == FAILS)
+    return Backend(name, False, first.why, first.todo, tried)
+
+
+def _auto(*, reads: bool) -> str | None:
+    """Return what `auto` takes for a socket of ours, or, if others read it, of theirs."""
+    with (
+        socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sock,
+        closing(Resolver([], max_flows=1)) as resolver,
+    ):
+        try:
+            resolver.meet(sock, reads=reads)
+        except BackendError:
+            return None
+        return resolver.backends[0]
+
+
+# ---- The environment -----------------------------------------------------------
+
+
+def _trust() -> dict[str, Any]:
+    """Return what UOA_TRUST means, or why it means nothing."""
+    value = os.environ.get(ENVIRONMENT)
+    prefixes = why = None
+    if value is not None:
+        with warnings.catch_warnings(record=True) as warned:
+            warnings.simplefilter("always")
+            try:
+                with closing(Resolver(max_flows=1)) as resolver:
+                    prefixes = resolver.trust
+            except TrustError as error:
+                why = str(error)
+        if warned:
+            why = str(warned[0].message)
+    return {"value": value, "prefixes": prefixes, "why": why}
+
+
+def buffer_hint(default: int, most: int) -> str | None:
+    """Return what to do about a receive buffer of `default` bytes, at most `most`, if anything."""
+    if default >= _SMALL:
+        return None
+    first = "" if most >= _SMALL else f"sysctl -w net.core.rmem_max={_SMALL}, then "
+    return f"{first}set SO_RCVBUF, or sysctl -w net.core.rmem_default={_SMALL}"
+
+
+def _receive_buffer() -> dict[str, Any]:
+    """Return what a socket gets, and gets at most, in the words of net.core.rmem_*."""
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sock:
+        default = sock.getsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF)
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, _MOST)
+        most = sock.getsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF) // 2
+    return {"default": default, "max": most, "todo": buffer_hint(default, most)}
+
+
+def _has_ipv6() -> bool:
+    try:
+        with socket.socket(socket.AF_INET6, socket.SOCK_DGRAM) as sock:
+            sock.bind(("::1", 0))
+    except OSError:
+        return False
+    return True
+
+
+def _environment() -> dict[str, Any]:
     return {
         "uoa": __version__,
         "python": platform.python_version(),
         "kernel": platform.release(),
-        "trust": trust,
-        "problem": problem,
-        "receive_buffer": {
-            name: _number(_sysctl(f"core/rmem_{name}")) for name in ("default", "max")
-        },
-        "auto": {"endpoint": _auto(reads=True), "other_transports": _auto(reads=False)},
+        "ipv6": _has_ipv6(),
+        "trust": _trust(),
+        "receive_buffer": _receive_buffer(),
     }
 
 
-def _number(text: str) -> int | None:
-    return int(text) if text.isdigit() else None
+# ---- What comes out ------------------------------------------------------------
 
 
-def _remarks(environment: dict[str, Any]) -> Iterator[str]:
-    buffer = environment["receive_buffer"]
-    auto = environment["auto"]
-    yield (
-        f"uoa {environment['uoa']}, Python {environment['python']}, Linux {environment['kernel']}"
-    )
-    yield (
-        f"auto takes {auto['endpoint'] or 'nothing'} for endpoints of uoa, "
-        f"{auto['other_transports'] or 'nothing but proxy'} for transports of others"
-    )
-    if environment["trust"] is None:
-        yield f"{_trust.ENVIRONMENT} is not set: each server says itself whom it trusts"
-    elif not environment["problem"]:
-        yield f"{_trust.ENVIRONMENT} is {environment['trust']}"
-    if buffer["max"] is not None and buffer["max"] < _SMALL_BUFFER:
-        yield (
-            f"receive buffers are at most {buffer['max']} bytes (net.core.rmem_max): "
-            "a busy server wants more"
-        )
+def _rows(backends: list[Backend]) -> Iterator[tuple[str, ...]]:
+    for backend in backends:
+        for trial in backend.tried:
+            advice = ": ".join(filter(None, (trial.why, trial.todo)))
+            yield backend.name, trial.wire or "-", trial.what, trial.result, advice
+
+
+def _trust_line(trust: dict[str, Any]) -> str:
+    if trust["why"] is not None:
+        return f"{ENVIRONMENT}={trust['value']}: {trust['why']}"
+    if trust["prefixes"] is None:
+        return f"{ENVIRONMENT} is not set: programs name their balancers themselves"
+    return f"{ENVIRONMENT}: {', '.join(trust['prefixes']) or 'nobody'}"
+
+
+def _print(backends: list[Backend], auto: dict[str, str | None], facts: dict[str, Any]) -> None:
+    _table.print_rows(_COLUMNS, _rows(backends))
+    buffer = facts["receive_buffer"]
+    hint = f": small: {buffer['todo']}" if buffer["todo"] else ""
+    others = auto["others"] or 'none: say dialects="ppv2" or "spp", if your balancer sends that'
+    working = ", ".join(backend.name for backend in backends if backend.works)
+    print(f"works    {working or 'nothing'}")
+    print(f"auto     for uoa's own endpoints and sockets: {auto['ours']}")
+    print(f"auto     for transports of others: {others}")
+    print(f"trust    {_trust_line(facts['trust'])}")
+    print(f"buffer   {buffer['default']} bytes to receive, at most {buffer['max']}{hint}")
+    print(f"ipv6     {'yes' if facts['ipv6'] else 'no'}")
+    print(f"kernel   {facts['kernel']}")
+    print(f"uoa      {facts['uoa']}, Python {facts['python']}")
 
 
 def run(args: argparse.Namespace) -> int:
-    """Try everything; 0 if a backend works and UOA_TRUST is no mistake."""
-    findings = [attempt() for attempt in _ATTEMPTS]
+    """Try everything; it is an error when nothing works."""
+    tries = {"cmsg": _cmsg, "proxy": _proxy, "sockopt": _sockopt}
+    backends = [_judged(name, trials()) for name, trials in tries.items()]
+    auto = {"ours": _auto(reads=True), "others": _auto(reads=False)}
+    ok = any(backend.works for backend in backends)
     environment = _environment()
-    is_ok = any(finding.works for finding in findings) and environment["problem"] is None
     if args.json:
         document = {
             "schema": SCHEMA,
-            "ok": is_ok,
-            "backends": [asdict(finding) for finding in findings],
+            "ok": ok,
+            "backends": [asdict(backend) for backend in backends],
+            "auto": auto,
             "environment": environment,
         }
-        print(json.dumps(document, indent=1))
-        return 0 if is_ok else 1
-    _table.print_rows(
-        _COLUMNS, [(f.backend, f.part, "yes" if f.works else "no", f.found) for f in findings]
-    )
-    print()
-    for remark in _remarks(environment):
-        print(remark)
-    for finding in findings:
-        if finding.todo:
-            print(f"{finding.backend}, {finding.part}: {finding.todo}")
-    if environment["problem"]:
-        raise BackendError(environment["problem"])
-    return 0 if is_ok else 1
+        print(json.dumps(document, indent=2))
+    else:
+        _print(backends, auto, environment)
+    if not ok:
+        raise BackendError(f"doctor: no backend works here: {backends[0].why}: {backends[0].todo}")
+    return 0
 
 
 def add_parser(commands: Any) -> None:
     """Describe the command."""
     parser = commands.add_parser(
         "doctor",
-        help="which backends work here, and why not",
+        help="which backends work here, and why others do not",
         description=__doc__.split("\n")[0],
     )
     parser.add_argument("--json", action="store_true", help="print one JSON document")
