@@ -20,6 +20,7 @@ import struct
 import warnings
 from contextlib import closing
 from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -138,7 +139,7 @@ def _refused_by_settings(over: _Wire, option: bytes) -> _FailedError | None:
 
 def _explained(error: OSError, over: _Wire, what: str) -> _FailedError:
     """Return what the kernel means by an error."""
-    why = f"{what}: {error.strerror or error}"
+    why = f"{what}: {os.strerror(error.errno or 0)}"
     if error.errno == errno.EAFNOSUPPORT:
         todo = f"nothing, unless balancers reach this host over {over.name}: then boot with it"
         return _FailedError(f"the kernel has no {over.name}", todo)
@@ -169,6 +170,11 @@ def _server(over: _Wire, backend: str, dialect: str) -> Socket:
     return sock
 
 
+def _open(over: _Wire) -> None:
+    """See whether a server may ask for the options of what it receives."""
+    _server(over, "cmsg", "ipo").close()
+
+
 def _exchange(over: _Wire, backend: str, dialect: str) -> None:
     """Send a datagram that names a client, and see whether the server is told that client."""
     added = wire.build(dialect, over.client, vip=over.vip, outer=over.number)
@@ -184,9 +190,9 @@ def _exchange(over: _Wire, backend: str, dialect: str) -> None:
             sender.sendmsg([header, payload], ancillary, 0, server.getsockname())
         except OSError as error:
             if option and not _raw.is_allowed():
-                todo = "be root to try this as well"
                 raise refused or _UntriedError(
-                    "sending needs CAP_NET_RAW, which servers do not", todo
+                    "sending it needs CAP_NET_RAW, which servers do without",
+                    "be root to try this as well",
                 ) from None
             raise _explained(error, over, f"sending to {over.host}") from None
         data = b""
@@ -220,16 +226,16 @@ def _tried(what: str, over: _Wire, attempt: Callable[[], object]) -> Trial:
 
 def _cmsg() -> Iterator[Trial]:
     for over in _WIRES:
-        asked = _tried(over.request, over, lambda o=over: _server(o, "cmsg", "ipo").close())
+        asked = _tried(over.request, over, partial(_open, over))
         yield asked
         if asked.result == WORKS:
-            yield _tried("ipo", over, lambda o=over: _exchange(o, "cmsg", "ipo"))
+            yield _tried("ipo", over, partial(_exchange, over, "cmsg", "ipo"))
 
 
 def _proxy() -> Iterator[Trial]:
     for over in _WIRES:
         for dialect in ("ppv2", "spp"):
-            yield _tried(dialect, over, lambda o=over, d=dialect: _exchange(o, "proxy", d))
+            yield _tried(dialect, over, partial(_exchange, over, "proxy", dialect))
 
 
 def _sockopt() -> Iterator[Trial]:
@@ -358,9 +364,10 @@ def _print(backends: list[Backend], auto: dict[str, str | None], facts: dict[str
     buffer = facts["receive_buffer"]
     hint = f": small: {buffer['todo']}" if buffer["todo"] else ""
     others = auto["others"] or 'none: say dialects="ppv2" or "spp", if your balancer sends that'
-    working = ", ".join(backend.name for backend in backends if backend.works)
-    print(f"works    {working or 'nothing'}")
-    print(f"auto     for uoa's own endpoints and sockets: {auto['ours']}")
+    working = [backend.name for backend in backends if backend.works]
+    ours = str(auto["ours"]) + ("" if auto["ours"] in working else ", which does not work here")
+    print(f"works    {', '.join(working) or 'nothing'}")
+    print(f"auto     for uoa's own endpoints and sockets: {ours}")
     print(f"auto     for transports of others: {others}")
     print(f"trust    {_trust_line(facts['trust'])}")
     print(f"buffer   {buffer['default']} bytes to receive, at most {buffer['max']}{hint}")
