@@ -63,9 +63,16 @@ def bad_headers() -> dict[str, bytes]:
 
 
 def changes(resolver: uoa.Resolver, before: dict[str, int]) -> dict[str, int]:
-    """Return the counters that differ from `before`, and by how much."""
+    """Return the counters that differ from `before`, and by how much.
+
+    Without `empty`: most datagrams here have no payload, which is not what they are about.
+    """
     after = resolver.stats()
-    return {name: after[name] - before[name] for name in after if after[name] != before[name]}
+    return {
+        name: after[name] - before[name]
+        for name in after
+        if after[name] != before[name] and name != "empty"
+    }
 
 
 class TestOptions:
@@ -307,6 +314,44 @@ class TestRuleA:
 
         assert (client.host, client.port) == neighbour
         assert resolver.stats()["claims_trusted"] == 1
+
+
+class TestTrusts:
+    """Resolver.trusts(): is this a balancer?"""
+
+    def test_it_follows_the_trust_set(self) -> None:
+        """A peer is trusted as long as a prefix of its family holds it."""
+        resolver = uoa.Resolver(["10.0.0.0/24", "2001:db8::/32"])
+
+        assert resolver.trusts(("10.0.0.5", 1))
+        assert resolver.trusts(("2001:db8::5", 1, 0, 0))
+        assert resolver.trusts(("::ffff:10.0.0.5", 1, 0, 0))
+        assert not resolver.trusts(("10.0.1.5", 1))
+        resolver.set_trust([])
+        assert not resolver.trusts(("10.0.0.5", 1))
+
+
+class TestEmptyDatagrams:
+    """Standalone options, headers alone, and datagrams that never had a payload."""
+
+    @pytest.mark.parametrize(
+        ("payload", "empty"),
+        [(b"", 1), (b"x", 0), (wire.build("ppv2", CLIENT), 1), (wire.build_local(), 1)],
+        ids=["nothing", "payload", "header alone", "local alone"],
+    )
+    def test_they_are_counted(self, payload: bytes, empty: int) -> None:
+        """A datagram of which nothing is left for the application is counted `empty`."""
+        resolver = uoa.Resolver([PEER[0]], dialects="ppv2")
+        resolver.resolve(PEER, payload)
+
+        assert resolver.stats()["empty"] == empty
+
+    def test_a_header_of_a_stranger_is_payload(self) -> None:
+        """What is not believed is not taken off, so it is not nothing."""
+        resolver = uoa.Resolver([], dialects="ppv2")
+        resolver.resolve(PEER, wire.build("ppv2", CLIENT))
+
+        assert resolver.stats()["empty"] == 0
 
 
 class TestPayloadHeaders:

@@ -120,6 +120,16 @@ void uoa_resolver_set_trust(struct uoa_resolver *r, struct uoa_trust *trust)
 	uoa_trust_free(old);
 }
 
+int uoa_resolver_trusts(struct uoa_resolver *r, const uint8_t address[16])
+{
+	int is_trusted;
+
+	uoa_resolver_hold(r);
+	is_trusted = uoa_trust_contains(r->trust, address);
+	uoa_resolver_release(r);
+	return is_trusted;
+}
+
 uint32_t uoa_resolver_counters(struct uoa_resolver *r, uint64_t *counters)
 {
 	uint32_t flows;
@@ -321,6 +331,8 @@ uint32_t uoa_resolve_locked(struct uoa_resolver *r, const struct uoa_evidence *e
 	} else {
 		strip = resolve_trusted(r, e, now, client);
 	}
+	if (e->payload && e->payload_len == strip)
+		count(r, UOA_COUNTER_EMPTY);
 	switch (client->source) {
 	case UOA_SOURCE_DIRECT:
 		count(r, UOA_COUNTER_DIRECT);

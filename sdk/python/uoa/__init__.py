@@ -17,8 +17,8 @@ the balancers whose claims about clients are believed; nobody is by default.
 
     asyncio.run(uoa.asyncio.serve(Echo, "0.0.0.0", 9999, trust=["10.0.0.0/24"]))
 
-Modules named after a framework (`uoa.asyncio`, `uoa.socketserver`) load when they
-are first used, and so do `uoa.testing` and `uoa.wire`.
+Modules named after a framework (`uoa.asyncio`, `uoa.dnslib`, …) load when they are
+first used, and so do `uoa.middleware`, `uoa.testing` and `uoa.wire`.
 """
 
 from importlib import import_module as _import_module
@@ -42,8 +42,14 @@ from uoa._socket import Socket
 from uoa._version import __version__
 
 if TYPE_CHECKING:
+    from uoa import aioquic as aioquic
     from uoa import asyncio as asyncio
+    from uoa import dnslib as dnslib
+    from uoa import hypercorn as hypercorn
+    from uoa import middleware as middleware
+    from uoa import nserver as nserver
     from uoa import socketserver as socketserver
+    from uoa import syslog as syslog
     from uoa import testing as testing
     from uoa import wire as wire
     from uoa._wrap import wrap as wrap
@@ -68,7 +74,20 @@ __all__ = [
     "wrap",
 ]
 
-_MODULES = frozenset({"asyncio", "socketserver", "testing", "wire"})
+_MODULES = frozenset(
+    {
+        "aioquic",
+        "asyncio",
+        "dnslib",
+        "hypercorn",
+        "middleware",
+        "nserver",
+        "socketserver",
+        "syslog",
+        "testing",
+        "wire",
+    }
+)
 
 
 def __getattr__(name: str) -> object:

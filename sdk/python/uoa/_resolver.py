@@ -388,6 +388,10 @@ class Resolver:
         lib.uoa_resolver_set_trust(self.native, _trust.new_set(items))
         self.trust = items
 
+    def trusts(self, peer: Sequence[Any]) -> bool:
+        """Return whether a peer is a balancer, whose claims are believed, and not a client."""
+        return bool(lib.uoa_resolver_trusts(self.native, to_native(peer).host))
+
     def stats(self) -> dict[str, int]:
         """Return all counters by name, and the number of live `flows`."""
         values = ffi.new("uint64_t[]", len(_COUNTERS))

@@ -65,6 +65,7 @@ class _Transport(asyncio.DatagramTransport):
         self._in_batch = False
         self._writing = False  # waits for the socket to take more
         self._paused = False
+        self._reading = False
         self._pending: deque[tuple[bytes, Any, Any]] = deque()  # data, put function, address
         self._pending_bytes = 0
         self._limits = (_HIGH_WATER // 4, _HIGH_WATER)
@@ -81,13 +82,29 @@ class _Transport(asyncio.DatagramTransport):
 
     def _start(self) -> None:
         if not self._closing:
+            self.resume_reading()
+
+    def is_reading(self) -> bool:
+        """Return whether datagrams are being received."""
+        return self._reading
+
+    def pause_reading(self) -> None:
+        """Leave datagrams in the socket's buffer; those of the batch at hand still come."""
+        if self._reading:
+            self._reading = False
+            self._loop.remove_reader(self._fd)
+
+    def resume_reading(self) -> None:
+        """Receive again, after pause_reading()."""
+        if not self._reading and not self._closing:
+            self._reading = True
             self._loop.add_reader(self._fd, self._read_ready)
 
     # ---- Receiving -------------------------------------------------------------
 
     def _read_ready(self) -> None:
         for _ in range(_BATCHES_PER_WAKEUP):
-            if self._closing:
+            if not self._reading:
                 return
             try:
                 datagrams = self._receiver.receive()
@@ -275,15 +292,14 @@ class _Transport(asyncio.DatagramTransport):
         """Stop receiving, send what waits, then close."""
         if self._closing:
             return
+        self.pause_reading()
         self._closing = True
-        self._loop.remove_reader(self._fd)
         if not self._in_batch:
             self._finish()
 
     def abort(self) -> None:
         """Close at once; what waits to be sent is lost."""
-        if not self._closing:
-            self._loop.remove_reader(self._fd)
+        self.pause_reading()
         self._closing = True
         self._pending.clear()
         self._loop.call_soon(self._connection_lost, None)

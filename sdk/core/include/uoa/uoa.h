@@ -113,6 +113,7 @@ struct uoa_config {
 	X(EVICTED, "evicted")                                                  \
 	X(AMBIGUOUS, "ambiguous") /* lookups that several clients matched */   \
 	X(CLAIMS_TRUSTED, "claims_trusted") /* client inside `trust` */        \
+	X(EMPTY, "empty") /* no payload: standalone options, headers alone */  \
 	X(ASKED, "asked")               /* questions put to the kernel */      \
 	X(RECEIVE_DROPS, "receive_drops") /* lost to a full receive buffer */  \
 	X(CONTROL_TRUNCATED, "control_truncated")                              \
@@ -138,6 +139,10 @@ UOA_API void uoa_resolver_free(struct uoa_resolver *resolver);
  * peers that are no longer trusted stay in the table but are not used. */
 UOA_API void uoa_resolver_set_trust(struct uoa_resolver *resolver,
 				    struct uoa_trust *trust);
+
+/* Is this address one of a balancer, whose claims are believed? */
+UOA_API int uoa_resolver_trusts(struct uoa_resolver *resolver,
+				const uint8_t address[16]);
 
 /* Copy uoa_counter_count() counters; returns the number of live flows. */
 UOA_API uint32_t uoa_resolver_counters(struct uoa_resolver *resolver,
