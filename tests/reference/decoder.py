@@ -556,8 +556,11 @@ def is_trusted(source: bytes, prefixes: tuple[Prefix, ...]) -> bool:
 # ---------------------------------------------------------------------------------------------
 
 
-def ppv2_item(payload: bytes) -> tuple[Item | None, str]:
-    """Rules 4.6: return the item, or None and what row 23 says when nothing else is found."""
+def ppv2_item(payload: bytes, transport_of_carrier: int = 2) -> tuple[Item | None, str]:
+    """Rules 4.6: return the item, or None and what row 23 says when nothing else is found.
+
+    The carrier is UDP (2, DGRAM) or, by rules 4.8, TCP (1, STREAM).
+    """
     if payload[:12] != PPV2_SIGNATURE:
         return None, ""  # "payload does not start with all 12 signature bytes".
     if len(payload) < 16:
@@ -571,7 +574,7 @@ def ppv2_item(payload: bytes) -> tuple[Item | None, str]:
         raise RejectedError("malformed")  # "16 + length > payload".
     if command == 0:
         return None, "local"  # "LOCAL": the block is skipped unread.
-    if family in (0, 3) or transport in (0, 1):
+    if family in (0, 3) or transport != transport_of_carrier:
         return None, "unsupported"  # "family 0 or 3, transport 0 or 1".
 
     address_len = 4 if family == 1 else 16
@@ -612,6 +615,34 @@ def check_ppv2_tlvs(header: bytes, at: int) -> None:
         blanked = header[:crc_at] + bytes(4) + header[crc_at + 4 :]
         if crc32c(blanked) != int.from_bytes(header[crc_at : crc_at + 4], "big"):
             raise RejectedError("checksum")  # "CRC32C wrong".
+
+
+def decode_stream(start: bytes, sender: bytes) -> dict[str, object] | int:
+    """Rules 4.8: say what the start of a trusted sender's TCP connection tells, as decode() does.
+
+    A number is how many bytes from the start are wanted before that can be said.
+    """
+    if start[:12] != PPV2_SIGNATURE[: len(start)]:
+        return {"found": False, "reason": "absent", "payload_strip": 0}
+    wanted = 16 if len(start) < 16 else 16 + int.from_bytes(start[14:16], "big")
+    if wanted > len(start):
+        return wanted
+    try:
+        item, said = ppv2_item(start, transport_of_carrier=1)
+    except RejectedError as rejected:
+        return {"found": False, "reason": rejected.reason, "payload_strip": 0}
+    if item is None:
+        return {"found": False, "reason": said, "payload_strip": wanted}
+    if breaks_rule_a(item.address, item.port, sender):
+        return {"found": False, "reason": "invalid_addr", "payload_strip": wanted}
+    return {
+        "found": True,
+        "real_addr": address_text(item.address),
+        "real_port": item.port,
+        "vip_addr": address_text(item.vip),
+        "vip_port": item.vip_port,
+        "payload_strip": wanted,
+    }
 
 
 def crc32c_of_byte(byte: int) -> int:

@@ -10,7 +10,7 @@ import pytest
 from tests.capability import need
 from tests.fuzz.mutate import Mutator
 from tests.reference import decoder
-from tests.wire import harness
+from tests.wire import harness, stream_lines
 from tests.wire.build import SANITIZED, build
 from tests.wire.build_lines import (
     CLIENT_PORT,
@@ -79,6 +79,22 @@ def test_reads_that_fail(compiler: str) -> None:
         assert reads == str(len(outcomes)), f"{line}: {answer}"
         seen.update(outcomes)
     assert seen == {"truncated", "malformed"}
+
+
+def test_streams(compiler: str) -> None:
+    """Parser and reference agree on the start of a TCP connection, and how much is wanted."""
+    program = build("streams", *SANITIZED, compiler=compiler)
+    starts = list(stream_lines.starts())
+    answers = harness.ask(program, [stream_lines.line_of(start) for start in starts])
+    seen: set[object] = set()
+    for start, answer in zip(starts, answers, strict=True):
+        outcome = stream_lines.outcome(answer)
+        assert outcome == decoder.decode_stream(start, stream_lines.SENDER), start.hex()
+        seen.add("wanted" if isinstance(outcome, int) else outcome.get("reason", "found"))
+    assert seen == {
+        "absent", "checksum", "found", "invalid_addr", "local", "malformed", "unsupported",
+        "wanted",
+    }  # fmt: skip
 
 
 def udp_of(packet: bytes) -> bytes:

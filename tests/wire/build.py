@@ -20,6 +20,7 @@ NAMES: Final = ("sdk/core/src/names.c",)
 SOURCES: Final = {
     "vectors": ("tests/wire/vectors.c", *DECODER),
     "reads": ("tests/wire/reads.c", *NAMES),
+    "streams": ("tests/wire/streams.c", *NAMES),
     "builds": ("tests/wire/builds.c", *DECODER),
     "sockopt": ("tests/wire/sockopt.c", *NAMES),
     "fuzz_wire": ("tests/fuzz/fuzz_wire.c", *DECODER),

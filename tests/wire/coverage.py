@@ -24,7 +24,7 @@ from typing import Any, Final, NamedTuple
 
 from tests.capability import unable
 from tests.fuzz.mutate import Mutator
-from tests.wire import build_lines, harness, sockopt_lines
+from tests.wire import build_lines, harness, sockopt_lines, stream_lines
 from tests.wire.build import INCLUDE, build
 
 HEADERS: Final = ("wire.h", "wire_walk.h", "wire_payload.h", "wire_build.h", "uapi.h")
@@ -64,6 +64,8 @@ def lines_for(harness_name: str) -> list[str]:
     if harness_name == "builds":
         builds = (build_lines.packets, build_lines.parts, build_lines.refused, build_lines.plain)
         return [wanted.line() for some in builds for wanted in some()]
+    if harness_name == "streams":
+        return [stream_lines.line_of(start) for start in stream_lines.starts()]
     mutator = Mutator(1, harness.load(harness.PACKET_SUITES))
     vectors = harness.load(harness.PACKET_SUITES)
     lines = [harness.request_of(vector) for vector in vectors]
@@ -73,7 +75,7 @@ def lines_for(harness_name: str) -> list[str]:
 def measure() -> Counter[Branch]:
     """Run the harnesses; return how often each branch was taken, untaken ones included."""
     taken: Counter[Branch] = Counter()
-    for name in ("vectors", "reads", "builds", "sockopt"):
+    for name in ("vectors", "reads", "builds", "streams", "sockopt"):
         program = build(name, *INSTRUMENTED, compiler="clang")
         with tempfile.TemporaryDirectory(prefix="uoa-coverage-") as folder:
             raw, merged = Path(folder) / "raw", Path(folder) / "merged"

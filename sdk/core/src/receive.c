@@ -50,11 +50,13 @@ static int enable(int fd, int level, int option)
 /* Ask the kernel for what the resolver needs. An AF_INET6 socket receives IPv4
  * datagrams too unless it is v6-only, and takes IPv4 options in any case. Only
  * the IPv4 packet info has the host's own address for a broadcast datagram. */
-static int enable_control(int fd, int family, int is_wildcard)
+static int enable_control(int fd, int family, int wants_options, int is_wildcard)
 {
-	int error = enable(fd, IPPROTO_IP, IP_RECVOPTS);
+	int error = 0;
 
-	if (!error && family == AF_INET6)
+	if (wants_options)
+		error = enable(fd, IPPROTO_IP, IP_RECVOPTS);
+	if (!error && wants_options && family == AF_INET6)
 		error = enable(fd, IPPROTO_IPV6, IPV6_RECVDSTOPTS);
 	if (!error && is_wildcard && family == AF_INET6)
 		error = enable(fd, IPPROTO_IPV6, IPV6_RECVPKTINFO);
@@ -115,7 +117,8 @@ static int prepare(struct uoa_receiver *rx)
 	if (!rx->control)
 		return -ENOMEM;
 	rx->drops = drops_of(rx->fd);
-	return enable_control(rx->fd, bound.ss_family, is_wildcard);
+	return enable_control(rx->fd, bound.ss_family,
+			      rx->backend != UOA_BACKEND_PROXY, is_wildcard);
 }
 
 int uoa_receiver_new(struct uoa_receiver **receiver, int fd,
@@ -129,9 +132,9 @@ int uoa_receiver_new(struct uoa_receiver **receiver, int fd,
 	rx->fd = fd;
 	rx->resolver = resolver;
 	atomic_flag_clear(&rx->is_busy);
-	error = prepare(rx);
+	error = choose_backend(rx, backend);
 	if (!error)
-		error = choose_backend(rx, backend);
+		error = prepare(rx);
 	if (error) {
 		uoa_receiver_free(rx);
 		return error;

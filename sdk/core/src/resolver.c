@@ -14,6 +14,7 @@
 #include "reverse.h"
 #include "walk.h"
 #include <uoa/wire_build.h>
+#include <uoa/wire_payload.h>
 
 enum {
 	COUNTER_FOUND_DIALECT = UOA_COUNTER_REASONS + UOA_REASON_COUNT - 1,
@@ -358,6 +359,46 @@ uint32_t uoa_resolve(struct uoa_resolver *r, const struct uoa_evidence *e,
 	strip = uoa_resolve_locked(r, e, now, client);
 	uoa_resolver_release(r);
 	return strip;
+}
+
+int uoa_resolve_stream(struct uoa_resolver *r, const struct uoa_addr *peer,
+		       const struct uoa_addr *local, const uint8_t *data, uint32_t n,
+		       struct uoa_client *client)
+{
+	uint32_t wanted, strip = 0;
+	uint8_t reason = UOA_REASON_FOUND;
+	struct uoa_claim claim;
+	uint16_t rule;
+
+	set_unclaimed(client, peer, local, UOA_SOURCE_DIRECT);
+	if (!(r->switches & UOA_ENABLE_PPV2))
+		return -EOPNOTSUPP;
+	uoa_resolver_hold(r);
+	if (uoa_trust_contains(r->trust, peer->host)) {
+		wanted = uoa_ppv2_wanted(data, n);
+		if (wanted > n) {
+			uoa_resolver_release(r);
+			return (int)wanted;
+		}
+		rule = uoa_wire_stream(data, n, peer->host, &claim, &strip);
+		reason = (uint8_t)uoa_rule_reason(rule);
+		count(r, UOA_COUNTER_REASONS + reason);
+		if (rule == UOA_RULE_FOUND) {
+			count(r, (uint32_t)COUNTER_FOUND_DIALECT + claim.dialect);
+			count_claim(r, &claim);
+			set_client(client, &claim, 0, UOA_SOURCE_PROXY);
+		} else if (rule != UOA_RULE_PPV2_LOCAL) {
+			client->source = UOA_SOURCE_NONE;
+		}
+	}
+	count(r, UOA_COUNTER_CONNECTIONS);
+	count(r, client->source == UOA_SOURCE_DIRECT ? UOA_COUNTER_DIRECT :
+		 client->source == UOA_SOURCE_NONE   ? UOA_COUNTER_UNKNOWN :
+						       UOA_COUNTER_RESOLVED);
+	uoa_resolver_release(r);
+	return reason == UOA_REASON_MALFORMED || reason == UOA_REASON_CHECKSUM ?
+		       -EBADMSG :
+		       (int)strip;
 }
 
 int uoa_lookup(struct uoa_resolver *r, const struct uoa_asker *asker,

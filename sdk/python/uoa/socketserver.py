@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import socket
 import socketserver
+import threading
 from typing import TYPE_CHECKING, Any
 
 from uoa._arguments import check_view, choose_resolver
@@ -23,7 +24,15 @@ if TYPE_CHECKING:
     from uoa._client import Addr, Client, View
     from uoa._resolver import Resolver
 
-__all__ = ["DatagramHandler", "ForkingUDPServer", "ThreadingUDPServer", "UDPServer"]
+__all__ = [
+    "DatagramHandler",
+    "ForkingUDPServer",
+    "ThreadingMixIn",
+    "ThreadingUDPServer",
+    "UDPServer",
+]
+
+_WAIT = 0.1  # seconds between looks at whether to stop
 
 
 class UDPServer(socketserver.UDPServer):
@@ -88,8 +97,53 @@ class UDPServer(socketserver.UDPServer):
             super().finish_request(request, client_address)
 
 
-class ThreadingUDPServer(socketserver.ThreadingMixIn, UDPServer):
-    """A UDPServer that handles each datagram in a thread of its own."""
+class ThreadingMixIn(socketserver.ThreadingMixIn):
+    """The standard library's mix-in, with a ceiling.
+
+    When `max_threads` handlers are at work the next request waits for one of them
+    to end, and what comes meanwhile waits in the socket's buffer, where the kernel
+    bounds it and counts what is lost: a flood makes no threads without number.
+    """
+
+    max_threads = 256
+
+    def __init__(self, *arguments: Any, **keywords: Any) -> None:
+        self._room = threading.Semaphore(self.max_threads)
+        self._is_stopping = False
+        super().__init__(*arguments, **keywords)
+
+    def serve_forever(self, poll_interval: float = 0.5) -> None:
+        """Handle requests until shutdown()."""
+        self._is_stopping = False
+        super().serve_forever(poll_interval)  # type: ignore[misc]
+
+    def shutdown(self) -> None:
+        """Stop serving; a request that waits for a thread is given up."""
+        self._is_stopping = True
+        super().shutdown()  # type: ignore[misc]
+
+    def process_request(self, request: Any, client_address: Any) -> None:
+        """Start a thread for a request, once there is room for one."""
+        while not self._room.acquire(timeout=_WAIT):
+            if self._is_stopping:
+                self.shutdown_request(request)  # type: ignore[attr-defined]
+                return
+        try:
+            super().process_request(request, client_address)
+        except BaseException:
+            self._room.release()
+            raise
+
+    def process_request_thread(self, request: Any, client_address: Any) -> None:
+        """Handle a request, in its thread."""
+        try:
+            super().process_request_thread(request, client_address)
+        finally:
+            self._room.release()
+
+
+class ThreadingUDPServer(ThreadingMixIn, UDPServer):
+    """A UDPServer that handles each datagram in a thread of its own, up to `max_threads`."""
 
 
 class ForkingUDPServer(socketserver.ForkingMixIn, UDPServer):

@@ -104,6 +104,7 @@ struct uoa_config {
  * `found_` for each dialect stand behind these, in that order. */
 #define UOA_COUNTERS(X)                                                        \
 	X(DATAGRAMS, "datagrams")                                              \
+	X(CONNECTIONS, "connections") /* of uoa_resolve_stream() */            \
 	X(RESOLVED, "resolved")                                                \
 	X(DIRECT, "direct")                                                    \
 	X(UNKNOWN, "unknown")                                                  \
@@ -197,6 +198,20 @@ UOA_API void uoa_evidence_control(struct uoa_evidence *evidence, int level,
 UOA_API uint32_t uoa_resolve(struct uoa_resolver *resolver,
 			     const struct uoa_evidence *evidence, uint64_t now,
 			     struct uoa_client *client);
+
+/*
+ * Who opened this TCP connection? `data` are the first `n` bytes of the stream,
+ * which may begin with one PROXY v2 header; nothing else in libuoa knows TCP.
+ * Fills `client` and returns how many bytes of header to take off, or, when more
+ * than `n`, how many bytes are wanted: read on, and call again with them all. A
+ * trusted peer's header that cannot be used leaves the client unknown. -EBADMSG: it
+ * is malformed, so that where it ends is not certain: close the connection.
+ * -EOPNOTSUPP: the resolver does not read PROXY v2.
+ */
+UOA_API int uoa_resolve_stream(struct uoa_resolver *resolver,
+			       const struct uoa_addr *peer,
+			       const struct uoa_addr *local, const uint8_t *data,
+			       uint32_t n, struct uoa_client *client);
 
 /* Who is the client of this flow, as the table knows it, or with an asker the
  * kernel's? An all-zero local host means any. -ENOENT: not known; -ENOTUNIQ:

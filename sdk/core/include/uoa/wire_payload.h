@@ -19,6 +19,7 @@ enum {
 	UOA_PPV2_LOCAL = 0,
 	UOA_PPV2_INET = 1,
 	UOA_PPV2_INET6 = 2,
+	UOA_PPV2_STREAM = 1,
 	UOA_PPV2_DGRAM = 2,
 
 	UOA_SPP_LEN = 38,
@@ -84,11 +85,12 @@ UOA_INLINE uoa_u16 uoa_ppv2_tlvs(const uoa_u8 *header, uoa_u32 at, uoa_u32 n)
 }
 
 /*
- * Judge the `n` bytes of a payload (rules 4.6). 0: `claim` is filled. Else the
- * rule, UOA_RULE_NO_CLAIM when this is no PROXY header at all. `strip` is how
- * many bytes to take off the front; 0 unless the header is well-formed.
+ * Judge the `n` bytes of a payload (rules 4.6) that came over `of`, DGRAM or
+ * STREAM. 0: `claim` is filled. Else the rule, UOA_RULE_NO_CLAIM when this is no
+ * PROXY header at all. `strip` is how many bytes to take off the front; 0 unless
+ * the header is well-formed.
  */
-UOA_INLINE uoa_u16 uoa_ppv2_judge(const uoa_u8 *p, uoa_u32 n,
+UOA_INLINE uoa_u16 uoa_ppv2_judge(const uoa_u8 *p, uoa_u32 n, uoa_u8 of,
 				  struct uoa_claim *claim, uoa_u32 *strip)
 {
 	uoa_u32 header_len, addresses_len;
@@ -115,7 +117,7 @@ UOA_INLINE uoa_u16 uoa_ppv2_judge(const uoa_u8 *p, uoa_u32 n,
 		return UOA_RULE_PPV2_LOCAL;
 	}
 	if ((family != UOA_PPV2_INET && family != UOA_PPV2_INET6) ||
-	    transport != UOA_PPV2_DGRAM) {
+	    transport != of) {
 		*strip = header_len;
 		return UOA_RULE_PPV2_FAMILY;
 	}
@@ -175,7 +177,7 @@ UOA_INLINE uoa_u16 uoa_wire_payload(const uoa_u8 *p, uoa_u32 n, uoa_u8 switches,
 
 	*strip = 0;
 	if (switches & UOA_ENABLE_PPV2)
-		rule = uoa_ppv2_judge(p, n, &claim, strip);
+		rule = uoa_ppv2_judge(p, n, UOA_PPV2_DGRAM, &claim, strip);
 	if (rule == UOA_RULE_NO_CLAIM && switches & UOA_ENABLE_SPP)
 		rule = uoa_spp_judge(p, n, &claim, strip);
 	*absent = rule;
@@ -188,6 +190,34 @@ UOA_INLINE uoa_u16 uoa_wire_payload(const uoa_u8 *p, uoa_u32 n, uoa_u8 switches,
 	default:
 		return 0;
 	}
+}
+
+/* How many bytes from the start of a stream are wanted to judge it, now that the
+ * first `n` are here: at most `n` when they are enough (rules 4.8). */
+UOA_INLINE uoa_u32 uoa_ppv2_wanted(const uoa_u8 *p, uoa_u32 n)
+{
+	uoa_u32 here = n < UOA_PPV2_SIGNATURE_LEN ? n : UOA_PPV2_SIGNATURE_LEN;
+
+	if (__builtin_memcmp(p, UOA_PPV2_SIGNATURE, here))
+		return 0;
+	if (n < UOA_PPV2_HEADER_LEN)
+		return UOA_PPV2_HEADER_LEN;
+	return UOA_PPV2_HEADER_LEN + uoa_load16(p + 14);
+}
+
+/* Judge the start of a stream of which uoa_ppv2_wanted() bytes are here. The rule
+ * that decides; UOA_RULE_FOUND: `claim` is filled. */
+UOA_INLINE uoa_u16 uoa_wire_stream(const uoa_u8 *p, uoa_u32 n,
+				   const uoa_u8 sender[16],
+				   struct uoa_claim *claim, uoa_u32 *strip)
+{
+	uoa_u16 rule = uoa_ppv2_judge(p, n, UOA_PPV2_STREAM, claim, strip);
+
+	if (rule)
+		return rule;
+	return uoa_client_is_valid(claim->client, claim->client_port, sender) ?
+		       UOA_RULE_FOUND :
+		       UOA_RULE_ADDRESS;
 }
 
 #endif /* UOA_WIRE_PAYLOAD_H */

@@ -51,6 +51,15 @@ class _Lib:
     def uoa_resolve(
         self, resolver: _Pointer, evidence: _Pointer, now: int, client: _Pointer
     ) -> int: ...
+    def uoa_resolve_stream(
+        self,
+        resolver: _Pointer,
+        peer: _Pointer,
+        local: _Pointer,
+        data: _Pointer,
+        n: int,
+        client: _Pointer,
+    ) -> int: ...
     def uoa_lookup(
         self,
         resolver: _Pointer,
