@@ -22,7 +22,7 @@ import pytest
 
 import uoa
 from tests.clock import Clock
-from tests.scenarios.test_flows import BACKENDS, Backend
+from tests.scenarios.hosts import BACKENDS, Backend
 from tests.senders import IP_RECVOPTS, Address, send_claim, udp_socket
 from tests.sockopt.kernel_table import KernelTable
 

@@ -4,9 +4,11 @@
 from __future__ import annotations
 
 import ctypes
+import errno
 import os
 import socket
 import struct
+import time
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -25,6 +27,9 @@ _REQUEST_CREATE_ACK = 0x1 | 0x400 | 0x4
 _IFF_UP = 1
 _IFA_F_NODAD = 2
 _IFA_ADDRESS, _IFA_LOCAL = 1, 2
+_RTF_LOCAL = 0x80000000  # linux/ipv6_route.h
+
+_PATIENCE = 10.0  # seconds, for what takes milliseconds
 
 
 def _unshare(flags: int) -> None:
@@ -65,9 +70,13 @@ def _attribute(kind: int, value: bytes) -> bytes:
 def set_up(hosts: Iterable[str]) -> None:
     """Bring the loopback interface up and give it these addresses.
 
+    Returns once datagrams to them arrive: the kernel's routes to its own IPv6
+    addresses come a little after the addresses.
+
     Raises:
         OSError: not allowed, or the kernel has no IPv6.
     """
+    ours = set()
     with socket.socket(socket.AF_NETLINK, socket.SOCK_RAW, socket.NETLINK_ROUTE) as netlink:
         up = struct.pack("=BxHiII", socket.AF_UNSPEC, 0, _LOOPBACK, _IFF_UP, _IFF_UP)
         _request(netlink, _RTM_NEWLINK, up)
@@ -76,6 +85,23 @@ def set_up(hosts: Iterable[str]) -> None:
             family, length = socket.AF_INET6, 128
             if packed.startswith(MAPPED):
                 family, length, packed = socket.AF_INET, 32, packed[12:]
+            else:
+                ours.add(packed.hex())
             header = struct.pack("=BBBBi", family, length, _IFA_F_NODAD, 0, _LOOPBACK)
             address = _attribute(_IFA_LOCAL, packed) + _attribute(_IFA_ADDRESS, packed)
             _request(netlink, _RTM_NEWADDR, header + address)
+    end = time.monotonic() + _PATIENCE
+    while not ours <= _local_routes():
+        if time.monotonic() > end:
+            raise OSError(errno.ETIMEDOUT, "network namespace: no route to its own addresses")
+        time.sleep(0.001)
+
+
+def _local_routes() -> set[str]:
+    """Return the IPv6 addresses that are this host's for its routes, in hex."""
+    try:
+        table = Path("/proc/net/ipv6_route").read_text(encoding="ascii")
+    except FileNotFoundError:
+        return set()  # No IPv6, and then no such address either.
+    routes = (line.split() for line in table.splitlines())
+    return {route[0] for route in routes if int(route[8], 16) & _RTF_LOCAL}

@@ -1,0 +1,2 @@
+# SPDX-License-Identifier: MIT
+"""Adapters, each with its framework installed."""
