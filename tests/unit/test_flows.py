@@ -25,6 +25,7 @@ from hypothesis.stateful import (
 import uoa
 from tests.clock import Clock
 from tests.senders import Address, option_of, received_claim, received_option
+from uoa import wire
 
 PEER: Final = ("10.0.0.5", 4000)
 PEER6: Final = ("fd00::5", 4000)
@@ -291,6 +292,35 @@ class TestPolicy:
 
         assert said(resolver, (ALICE[0], ALICE[1] + 1)) == (ALICE[0], ALICE[1] + 1)
         assert resolver.stats()["changed"] == 1
+
+    def test_the_same_address_in_another_network_is_another_client(self) -> None:
+        """Tenants have the same private addresses: of each the VNI is told, and counted."""
+        resolver = uoa.Resolver(TRUST, dialects="bd")
+        pinned = uoa.Resolver(TRUST, dialects="bd", policy="pin")
+        for vni, first in ((1, 1), (2, 1), (2, 1)):
+            control = [received_option(wire.build("bd29", ALICE, vni=vni), PEER)]
+            assert resolver.resolve(PEER, b"", control, local=LOCAL)[0].vni == vni
+            assert resolver.resolve(PEER, b"", local=LOCAL)[0].vni == vni
+            assert pinned.resolve(PEER, b"", control, local=LOCAL)[0].vni == first
+
+        assert (resolver.stats()["changed"], pinned.stats()["changed"]) == (1, 2)
+        control = [received_option(wire.build("bd29", ALICE, vni=1), PEER)]
+        resolver.resolve(PEER, b"", control, local=OTHER_LOCAL)
+        assert resolver.lookup(PEER) is None
+
+    def test_a_client_may_turn_to_another_address(self, clock: Clock) -> None:
+        """The VIP is that of the newest claim, also where it is no other client's."""
+        resolver = uoa.Resolver(TRUST, dialects="bd")
+        for vip in (("198.51.100.80", 53), ("198.51.100.81", 53)):
+            control = [received_option(wire.build("bd31", ALICE, vip=vip), PEER)]
+            assert resolver.resolve(PEER, b"", control, local=LOCAL)[0].vip == vip
+            assert resolver.resolve(PEER, b"", local=LOCAL)[0].vip == vip
+            clock.now += 1
+
+        client = resolver.lookup(PEER)
+        assert client is not None
+        assert client.age == 2
+        assert resolver.stats()["changed"] == 0
 
 
 class TestWhatNeverWrites:

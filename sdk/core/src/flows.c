@@ -124,9 +124,10 @@ void uoa_flows_forget(struct uoa_flows *f, const struct uoa_flow_key *key)
 		uoa_table_remove(&f->table, flow);
 }
 
+/* Virtual networks use the same private addresses, each for hosts of its own. */
 static int is_same_client(const struct uoa_claim *a, const struct uoa_claim *b)
 {
-	return a->client_port == b->client_port &&
+	return a->client_port == b->client_port && a->vni == b->vni &&
 	       uoa_address_equal(a->client, b->client);
 }
 
@@ -160,6 +161,9 @@ struct uoa_flow *uoa_flows_learn(struct uoa_flows *f, const struct uoa_flow_key 
 	if (!flow) {
 		flow = add(f, key, hash, now);
 	} else if (is_same_client(&flow->claim, claim)) {
+		/* It may have sent this one to another address. */
+		if (f->policy == UOA_POLICY_REPLACE)
+			flow->claim = *claim;
 		uoa_table_use(&f->table, flow, now);
 		return flow;
 	} else {
