@@ -233,7 +233,7 @@ class TestAddr:
         """What C makes of a client and back is the client, in each dialect, with each address."""
         client = uoa.Client(
             "2001:db8::7", 5000, ("fe80::5%3", 4000), ("fe80::9%3", 53), "proxy", dialect,
-            ("198.51.100.80", 443), 0 if dialect == "bd29" else None,
+            ("198.51.100.80", 443), 4711 if dialect == "bd29" else None,
         )  # fmt: skip
 
         assert client_of(native_client(client)) == client

@@ -15,7 +15,7 @@ import pytest
 
 import uoa
 from tests.clock import Clock
-from tests.senders import Address, received_claim
+from tests.senders import Address, received_claim, received_option
 from uoa._client import addr_from
 
 OLD: Final = ("10.0.0.5", 4000)
@@ -190,6 +190,19 @@ class TestTwoBalancers:
 
         assert [way(resolver, addr) for addr in addrs] == [OLD, OTHER]
         assert way(resolver, ALICE) == OTHER
+
+    def test_virtual_networks_are_apart(self, clock: Clock) -> None:
+        """The same private address in another network is another client, with its own way."""
+        resolver = uoa.Resolver(TRUST, dialects="bd")
+        addrs = []
+        for vni, peer in ((1, OLD), (2, OTHER)):
+            clock.now += 1
+            option = uoa.wire.build("bd29", ALICE, vni=vni)
+            client, _ = resolver.resolve(peer, b"", [received_option(option, peer)], local=LOCAL)
+            addrs.append(addr_from(client, "client", False))
+
+        assert [way(resolver, addr) for addr in addrs] == [OLD, OTHER]
+        assert [way(resolver, copy.deepcopy(addr)) for addr in addrs] == [OLD, OTHER]
 
     def test_more_than_the_table_tells_apart(self, resolver: uoa.Resolver, clock: Clock) -> None:
         """Of many balancers some may get another's reply, and nobody else does."""

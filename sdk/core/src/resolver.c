@@ -471,7 +471,7 @@ static const struct uoa_way *way_to(struct uoa_resolver *r,
 	if (client->source == UOA_SOURCE_DIRECT || client->source == UOA_SOURCE_NONE)
 		return NULL;
 	return uoa_reverse_find(r->reverse, r->trust, &client->client,
-				client->local.port, &client->peer, now);
+				client->local.port, client, now);
 }
 
 void uoa_route(struct uoa_resolver *r, const struct uoa_client *client, uint64_t now,

@@ -131,6 +131,7 @@ void uoa_reverse_learn(struct uoa_reverse *r, const struct uoa_client *client,
 	way->local = client->local;
 	way->vip = client->vip;
 	way->is_spp = client->dialect == UOA_DIALECT_SPP;
+	way->vni = client->vni;
 	e->latest = (uint16_t)(way - e->ways);
 }
 
@@ -150,7 +151,7 @@ const struct uoa_way *uoa_reverse_find(struct uoa_reverse *r,
 				       const struct uoa_trust *trust,
 				       const struct uoa_addr *client,
 				       uint16_t local_port,
-				       const struct uoa_addr *own, uint64_t now)
+				       const struct uoa_client *own, uint64_t now)
 {
 	struct entry *e = find(r, hash_of(r, client, local_port), client, local_port);
 	const struct uoa_way *latest = NULL, *kept = NULL;
@@ -160,13 +161,14 @@ const struct uoa_way *uoa_reverse_find(struct uoa_reverse *r,
 		const struct uoa_way *way = &e->ways[i];
 
 		if (is_expired(r, way->heard, now) ||
-		    !uoa_trust_contains(trust, way->peer.host))
+		    !uoa_trust_contains(trust, way->peer.host) ||
+		    (own && way->vni != own->vni))
 			continue;
 		if (way->first > newest)
 			newest = way->first;
 		if (!latest || way->heard > latest->heard || i == e->latest)
 			latest = way;
-		if (own && is_same(&way->peer, own))
+		if (own && is_same(&way->peer, &own->peer))
 			kept = way;
 	}
 	return kept && kept->heard >= newest ? kept : latest;

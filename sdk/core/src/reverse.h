@@ -20,6 +20,7 @@ struct uoa_way {
 	uint64_t first; /* when it was first heard from with this client */
 	uint64_t heard; /* and last */
 	uint32_t is_spp;
+	uint32_t vni;
 };
 
 struct uoa_reverse;
@@ -36,16 +37,17 @@ void uoa_reverse_forget(struct uoa_reverse *reverse, const struct uoa_addr *dire
 			uint16_t local_port);
 
 /*
- * The way to a client, or NULL. `own`, unless NULL, is the peer that the reply's
- * address came with: it is kept if it was heard from since the newest of the
+ * The way to a client, or NULL. `own`, unless NULL, is what the reply's address
+ * came with. Its peer is kept if it was heard from since the newest of the
  * client's peers was first seen, because then the client uses both; if not, the
  * balancer has moved the client to another port. Otherwise it is the peer that
- * was last heard from. Peers that have left `trust` are not used.
+ * was last heard from. Peers that have left `trust` are not used, nor those of
+ * another virtual network than `own`, where the address is another host's.
  */
 const struct uoa_way *uoa_reverse_find(struct uoa_reverse *reverse,
 				       const struct uoa_trust *trust,
 				       const struct uoa_addr *client,
 				       uint16_t local_port,
-				       const struct uoa_addr *own, uint64_t now);
+				       const struct uoa_client *own, uint64_t now);
 
 #endif

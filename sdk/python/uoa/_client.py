@@ -141,6 +141,7 @@ def native_client(client: Client) -> Any:
         to_native(client.vip, native.vip)
     native.source = SOURCES.index(client.source)
     native.dialect = DIALECTS.index(client.dialect)
+    native.vni = client.vni or 0
     return native
 
 
