@@ -246,6 +246,29 @@ class TestLocalAddress:
             assert here.who() == ALICE
             assert here.resolver.stats()["ambiguous"] == 1
 
+    def test_one_known_client_of_several_is_none_either(self) -> None:
+        """lookup() without the local host believes the kernel that there are others."""
+        with asking() as here, socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sock:
+            here.table.set(PEER, LOCAL, ALICE)
+            assert here.who() == ALICE
+            here.table.set(PEER, ("10.0.1.10", LOCAL[1]), BOB, several=True)
+
+            for _ in range(2):  # asked, and not asked again so soon
+                assert here.resolver.lookup(PEER, ("::", LOCAL[1]), sock) is None
+            assert here.resolver.lookup(PEER, LOCAL, sock) is not None
+            assert here.resolver.stats()["ambiguous"] == 1
+
+    @pytest.mark.parametrize("bound", [LOCAL[0], "0.0.0.0"])
+    def test_a_bound_socket_is_the_local_address(self, bound: str) -> None:
+        """lookup() with the server's socket needs no other word of where it is bound."""
+        with asking() as here, udp_socket(bound, LOCAL[1]) as sock:
+            here.table.set(PEER, LOCAL, ALICE)
+            here.table.set(PEER, (LOCAL[0], LOCAL[1] + 1), BOB)
+            found = here.resolver.lookup(PEER, sock=sock)
+
+            assert found is not None
+            assert (found.host, found.port) == ALICE
+
     def test_lookup_asks_too(self) -> None:
         """lookup() with a socket puts a question, with the table's own rules of time."""
         with asking() as here, socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sock:

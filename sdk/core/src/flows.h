@@ -26,6 +26,7 @@ struct uoa_flow {
 	uint64_t learned;
 	uint64_t asked; /* when the kernel was asked for it, 0: never */
 	uint32_t is_known; /* 0: the kernel has no claim either */
+	uint32_t is_several; /* the kernel's answer: clients that differ */
 };
 
 struct uoa_flows;

@@ -256,11 +256,13 @@ static struct uoa_flow *ask(struct uoa_resolver *r, const struct uoa_asker *aske
 			    const struct uoa_flow_key *key, uint64_t now)
 {
 	struct uoa_claim claim;
+	struct uoa_flow *flow;
 	uint64_t age;
 	int error = uoa_ask(asker, peer, local, &claim, &age);
+	uint32_t several = error == -ENOTUNIQ;
 
 	count(r, UOA_COUNTER_ASKED);
-	if (error == -ENOTUNIQ) {
+	if (several) {
 		/* Whose datagrams these are is not to be told any more. */
 		count(r, UOA_COUNTER_AMBIGUOUS);
 		uoa_flows_forget(r->flows, key);
@@ -271,11 +273,14 @@ static struct uoa_flow *ask(struct uoa_resolver *r, const struct uoa_asker *aske
 	} else if (!error) {
 		count_claim(r, &claim);
 	}
-	return uoa_flows_answer(r->flows, key, error ? NULL : &claim,
+	flow = uoa_flows_answer(r->flows, key, error ? NULL : &claim,
 				now > age ? now - age : 1, now);
+	flow->is_several = several;
+	return flow;
 }
 
-/* The flow of a trusted peer as the kernel's table has it, asked if it is due. */
+/* The flow of a trusted peer as the kernel's table has it, asked if it is due;
+ * never NULL, but perhaps not known. */
 static const struct uoa_flow *flow_of_kernel(struct uoa_resolver *r,
 					     const struct uoa_asker *asker,
 					     const struct uoa_addr *peer,
@@ -289,7 +294,7 @@ static const struct uoa_flow *flow_of_kernel(struct uoa_resolver *r,
 	    uoa_elapsed(flow->asked, now) >=
 		    (flow->is_known ? ask_again_known : ask_again_miss))
 		flow = ask(r, asker, peer, local, key, now);
-	return flow->is_known ? flow : NULL;
+	return flow;
 }
 
 static uint32_t resolve_trusted(struct uoa_resolver *r,
@@ -305,7 +310,7 @@ static uint32_t resolve_trusted(struct uoa_resolver *r,
 		/* An option may be news, which the kernel has read already. */
 		flow = flow_of_kernel(r, e->asker, &e->peer, &e->local, &key,
 				      e->options_len || e->dst_opts_len, now);
-		if (flow)
+		if (flow->is_known)
 			set_client(client, &flow->claim, flow->learned,
 				   UOA_SOURCE_SOCKOPT);
 	} else {
@@ -411,18 +416,22 @@ int uoa_lookup(struct uoa_resolver *r, const struct uoa_asker *asker,
 	const struct uoa_flow *flow = NULL;
 	struct uoa_flow_key key;
 	int several = 0, error = -ENOENT;
+	uint32_t told = 0;
 
 	set_unclaimed(client, peer, local, UOA_SOURCE_NONE);
 	set_key(&key, peer, local);
 	uoa_resolver_hold(r);
 	/* Flows of peers that have left `trust` are not used. */
 	if (uoa_trust_contains(r->trust, peer->host)) {
+		/* The kernel may know of clients that have not been heard here. */
 		if (asker)
-			flow_of_kernel(r, asker, peer, local, &key, 0, now);
+			told = flow_of_kernel(r, asker, peer, local, &key, 0,
+					      now)->is_several;
 		flow = uoa_flows_find(r->flows, &key, now, &several);
 	}
-	if (several) {
-		count(r, UOA_COUNTER_AMBIGUOUS);
+	if (several || told) {
+		if (!told)
+			count(r, UOA_COUNTER_AMBIGUOUS);
 		error = -ENOTUNIQ;
 	} else if (flow) {
 		set_client(client, &flow->claim, flow->learned, source);

@@ -333,15 +333,18 @@ class Resolver:
     ) -> Client | None:
         """Return who is behind `peer` now, as the table of flows knows it, or None.
 
-        The table holds flows of trusted peers only. Without `local` the answer
-        is None also when several clients match, which is counted `ambiguous`.
-        With backend "sockopt" the kernel is asked through `sock`, any UDP socket.
+        The table holds flows of trusted peers only. `sock` is the server's
+        socket: its own address is `local`, if that is not given. Without a local
+        host the answer is None also when several clients match, which is counted
+        `ambiguous`. With backend "sockopt" the kernel is asked through `sock`.
 
         Raises:
             BackendError: the kernel does not answer on that socket.
         """
         native = ffi.new("struct uoa_client *")
         key = (to_native(peer), ffi.new("struct uoa_addr *"))
+        if local is None and sock is not None:
+            local = sock.getsockname()
         if local is not None:
             to_native(local, key[1])
         asker = ffi.NULL
