@@ -122,6 +122,19 @@ def test_the_age_is_the_kernels() -> None:
         assert here.client().age == pytest.approx(age + 0.5)
 
 
+def test_an_age_that_is_not_told_counts_from_the_first_answer() -> None:
+    """Request 2048 has no age: the same client grows older, another one is new."""
+    with asking(2048) as here:
+        here.table.set(PEER, LOCAL, ALICE)
+        ages = []
+        for client in (ALICE, ALICE, ALICE, BOB, BOB):
+            here.table.set(PEER, LOCAL, client)
+            ages.append(here.client().age)
+            here.clock.now += 2
+
+        assert ages == [0.0, 2.0, 4.0, 0.0, 2.0]
+
+
 class TestAskingAgain:
     """Once a second, and after a miss sooner."""
 

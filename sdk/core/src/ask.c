@@ -73,7 +73,7 @@ static int ask_dpvs(const struct uoa_asker *asker, const struct uoa_addr *peer,
 	uoa_claim_address(claim->client, dpvs->real_saddr,
 			  dpvs->real_af == UOA_FAMILY_INET6);
 	claim->client_port = uoa_from_be16(dpvs->real_sport);
-	*age = 0;
+	*age = UOA_AGE_UNKNOWN;
 	return 0;
 }
 

@@ -183,16 +183,20 @@ struct uoa_flow *uoa_flows_answer(struct uoa_flows *f, const struct uoa_flow_key
 {
 	uint32_t hash = hash_of(f, key);
 	struct uoa_flow *flow = find_exact(f, key, hash, now);
+	int is_same;
 
-	if (claim && is_too_old(f, learned, now))
+	if (claim && learned && is_too_old(f, learned, now))
 		claim = NULL;
 	if (!flow)
 		flow = add(f, key, hash, now);
 	flow->asked = now;
 	if (!claim)
 		return flow;
-	if (flow->is_known && !is_same_client(&flow->claim, claim))
+	is_same = flow->is_known && is_same_client(&flow->claim, claim);
+	if (flow->is_known && !is_same)
 		f->counters[UOA_COUNTER_CHANGED]++;
+	if (!learned)
+		learned = is_same ? flow->learned : now;
 	set_claim(f, flow, claim, learned);
 	return flow;
 }

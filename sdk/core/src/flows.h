@@ -50,9 +50,9 @@ struct uoa_flow *uoa_flows_learn(struct uoa_flows *flows,
 				 const struct uoa_flow_key *key,
 				 const struct uoa_claim *claim, uint64_t now);
 
-/* Enter what the kernel answered: a claim learned at `learned`, or NULL when it
- * has none, which takes no known client away. A claim older than max_age is
- * none. */
+/* Enter what the kernel answered: a claim, or NULL when it has none, which takes
+ * no known client away. `learned` 0: it did not tell when, so that it was when
+ * this client was first told of. A claim older than max_age is none. */
 struct uoa_flow *uoa_flows_answer(struct uoa_flows *flows,
 				  const struct uoa_flow_key *key,
 				  const struct uoa_claim *claim,

@@ -257,7 +257,7 @@ static struct uoa_flow *ask(struct uoa_resolver *r, const struct uoa_asker *aske
 {
 	struct uoa_claim claim;
 	struct uoa_flow *flow;
-	uint64_t age;
+	uint64_t age, learned = 0;
 	int error = uoa_ask(asker, peer, local, &claim, &age);
 	uint32_t several = error == -ENOTUNIQ;
 
@@ -273,8 +273,9 @@ static struct uoa_flow *ask(struct uoa_resolver *r, const struct uoa_asker *aske
 	} else if (!error) {
 		count_claim(r, &claim);
 	}
-	flow = uoa_flows_answer(r->flows, key, error ? NULL : &claim,
-				now > age ? now - age : 1, now);
+	if (!error && age != UOA_AGE_UNKNOWN)
+		learned = now > age ? now - age : 1;
+	flow = uoa_flows_answer(r->flows, key, error ? NULL : &claim, learned, now);
 	flow->is_several = several;
 	return flow;
 }
