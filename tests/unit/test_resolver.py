@@ -218,6 +218,15 @@ class TestControlTruncation:
         assert resolver.resolve(PEER, b"", [], MSG_CTRUNC)[0].source == "none"
         assert resolver.resolve(PEER, b"")[0].resolved
 
+    def test_headers_are_not_in_ancillary_data(self) -> None:
+        """What the application's own control messages lost has no part in a header."""
+        resolver = uoa.Resolver(TRUST, dialects="ppv2")
+        header = wire.build("ppv2", CLIENT)
+        client, data = resolver.resolve(PEER, header + b"data", [], MSG_CTRUNC)
+
+        assert (client.host, client.port, data) == (*CLIENT, b"data")
+        assert resolver.stats()["control_truncated"] == 1
+
     def test_a_direct_client_stays_direct(self) -> None:
         """Who is not asked for claims cannot have lost one."""
         resolver = uoa.Resolver([])

@@ -331,12 +331,14 @@ uint32_t uoa_resolve_locked(struct uoa_resolver *r, const struct uoa_evidence *e
 		client->source = UOA_SOURCE_DIRECT;
 		if (uoa_evidence_claims(e, r->switches))
 			count(r, UOA_COUNTER_REASONS + UOA_REASON_UNTRUSTED);
-	} else if (e->control_truncated) {
-		/* Part of what the balancer said is lost: it may have been
-		 * another client, so the flow's own is no answer either. */
-		count(r, UOA_COUNTER_CONTROL_TRUNCATED);
 	} else {
-		strip = resolve_trusted(r, e, now, client);
+		if (e->control_truncated)
+			count(r, UOA_COUNTER_CONTROL_TRUNCATED);
+		/* Part of what the balancer said is lost: it may have been
+		 * another client, so the flow's own is no answer either. What
+		 * stands in the payload is all there. */
+		if (!e->control_truncated || r->switches & UOA_SWITCHES_PAYLOAD)
+			strip = resolve_trusted(r, e, now, client);
 	}
 	if (e->payload && e->payload_len == strip)
 		count(r, UOA_COUNTER_EMPTY);
