@@ -112,6 +112,37 @@ def test_fork_waits_for_threads_inside_a_resolver() -> None:
     assert errors == []
 
 
+def test_fork_waits_for_a_resolver_that_meets_a_socket() -> None:
+    """A child can serve a socket, though another thread was opening one at that moment."""
+    is_inside, forks = threading.Event(), threading.Event()
+    os.register_at_fork(before=forks.set)  # called before uoa's own, which is older
+
+    class Slow(socket.socket):
+        def fileno(self) -> int:
+            # Other threads have their turn here, as in the system call that this is for.
+            is_inside.set()
+            assert forks.wait(20)
+            return super().fileno()
+
+    resolver = uoa.Resolver(TRUST)
+
+    def meet(sock: socket.socket) -> bool:
+        try:
+            resolver.meet(sock, reads=False)
+        except uoa.BackendError:
+            return True
+        return False
+
+    with Slow(socket.AF_INET, socket.SOCK_DGRAM) as slow, udp_socket("127.0.0.1") as sock:
+        thread = threading.Thread(target=meet, args=(slow,))
+        thread.start()
+        assert is_inside.wait(20)
+        status = forked(lambda: meet(sock))
+        thread.join()
+
+    assert status == 0
+
+
 def forked(work: object) -> int:
     """Run `work` in a child, which ends after seconds if it hangs; return 0 if it is true."""
     with warnings.catch_warnings():

@@ -99,10 +99,12 @@ def _pick_backend(backend: str, dialects: tuple[str, ...] | None) -> str:
 # with a lock that a thread held which the child does not have.
 _tables: weakref.WeakSet[Any] = weakref.WeakSet()
 _tables_lock = threading.Lock()
+_decision = threading.Lock()  # what `auto` means, of all resolvers
 _held: list[Any] = []
 
 
 def _before_fork() -> None:
+    _decision.acquire()
     _tables_lock.acquire()
     _held.extend(_tables)
     for table in _held:
@@ -113,6 +115,7 @@ def _after_fork() -> None:
     while _held:
         lib.uoa_resolver_release(_held.pop())
     _tables_lock.release()
+    _decision.release()
 
 
 os.register_at_fork(before=_before_fork, after_in_parent=_after_fork, after_in_child=_after_fork)
@@ -204,7 +207,6 @@ class Resolver:
         with _tables_lock:
             _tables.add(self._native)
         self._is_decided = backend != "auto" or self.backend == "proxy"
-        self._decision = threading.Lock()
         lib.uoa_resolver_set_trust(self._native, _trust.new_set(self.trust))
         self._dropped = 0
 
@@ -244,7 +246,7 @@ class Resolver:
             BackendError: the kernel does not answer; with auto, what was tried.
         """
         asker = ffi.new("struct uoa_asker *")
-        with self._decision:
+        with _decision:
             if not self._is_decided:
                 self.backend = self._decide(sock, reads, asker)
                 self._is_decided = True
