@@ -6,6 +6,7 @@ from __future__ import annotations
 import asyncio
 import copy
 import errno
+import itertools
 import pickle
 import queue
 import select
@@ -15,7 +16,7 @@ import threading
 import time
 import types
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import Any, Final
 
 import pytest
@@ -288,6 +289,31 @@ class TestWaiting:
             sock.send(b"anybody?")
             with pytest.raises(ConnectionRefusedError):
                 sock.recv(100)
+
+    def test_what_is_lost_is_counted_once(self) -> None:
+        """A socket and its duplicate, as threads that share one, count each loss once."""
+        with server() as sock, sock.dup() as twin, udp_socket("127.0.0.1") as sender:
+            address = sock.getsockname()
+            sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+            readers = itertools.cycle((sock, twin))
+            sent = received = 0
+            for _ in range(5):
+                for _ in range(200):
+                    sent += sender.sendto(b"x", address)
+                for reader in itertools.islice(readers, 2):
+                    received += len(reader.recv(100))
+            with suppress(BlockingIOError):
+                for reader in readers:
+                    received += len(reader.recv(100, socket.MSG_DONTWAIT))
+            sender.sendto(b"end", address)
+            while (late := sock.recv(100)) != b"end":
+                received += len(late)
+            for reader in (sock, twin):
+                sender.sendto(b"", address)
+                reader.recv(100)
+
+            assert received < sent
+            assert received + sock.resolver.stats()["receive_drops"] == sent
 
     def test_threads_share_a_socket(self) -> None:
         """Eight threads receive and answer on one socket; each datagram is taken once."""

@@ -30,6 +30,7 @@ struct uoa_receiver {
 	int fd;
 	uint32_t backend;
 	struct uoa_asker asker; /* UOA_BACKEND_SOCKOPT */
+	uint64_t cookie; /* the kernel's number of the socket */
 	uint32_t drops;
 	atomic_flag is_busy;
 	struct uoa_addr local; /* host all zero: asked for by datagram */
@@ -84,6 +85,14 @@ static uint32_t drops_of(int fd)
 		       info[SK_MEMINFO_DROPS];
 }
 
+static uint64_t cookie_of(int fd)
+{
+	uint64_t cookie = 0;
+	socklen_t len = sizeof(cookie);
+
+	return getsockopt(fd, SOL_SOCKET, SO_COOKIE, &cookie, &len) ? 0 : cookie;
+}
+
 static int choose_backend(struct uoa_receiver *rx, uint32_t backend)
 {
 	uint32_t automatic = uoa_resolver_backend(rx->resolver);
@@ -116,6 +125,7 @@ static int prepare(struct uoa_receiver *rx)
 	rx->control = malloc(UOA_BATCH * rx->control_room);
 	if (!rx->control)
 		return -ENOMEM;
+	rx->cookie = cookie_of(rx->fd);
 	rx->drops = drops_of(rx->fd);
 	return enable_control(rx->fd, bound.ss_family,
 			      rx->backend != UOA_BACKEND_PROXY, is_wildcard);
@@ -215,8 +225,7 @@ int uoa_recvmmsg(struct uoa_receiver *rx, struct uoa_slot *slots, uint32_t n,
 
 		now = uoa_now();
 		uoa_resolver_hold(rx->resolver);
-		uoa_resolver_count(rx->resolver, UOA_COUNTER_RECEIVE_DROPS,
-				   drops - rx->drops);
+		uoa_resolver_count_drops(rx->resolver, rx->cookie, rx->drops, drops);
 		rx->drops = drops;
 		for (int i = 0; i < got; i++)
 			fill(rx, &slots[i], &rx->messages[i], now);

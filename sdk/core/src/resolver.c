@@ -22,12 +22,19 @@ enum {
 	SWITCHES_OPTIONS = UOA_ENABLE_IPO | UOA_ENABLE_BD,
 	SWITCHES_ALL = SWITCHES_OPTIONS | UOA_ENABLE_OPP | UOA_SWITCHES_PAYLOAD,
 	FLOWS_MAX = 1 << 28,
+	METERS = 64,
 };
 
 /* How long an answer of the kernel is good, in nanoseconds: a client's, and that
  * there is none, which may only be a datagram that overtook its claim. */
 static const uint64_t ask_again_known = 1000000000;
 static const uint64_t ask_again_miss = 50000000;
+
+/* What has been counted of a socket's drops, which several receivers may read. */
+struct meter {
+	uint64_t socket;
+	uint32_t drops;
+};
 
 struct uoa_resolver {
 	pthread_mutex_t lock; /* protects all below */
@@ -36,6 +43,7 @@ struct uoa_resolver {
 	struct uoa_reverse *reverse;
 	uint8_t switches;
 	uint8_t once;
+	struct meter meters[METERS]; /* by socket; a newer one takes the place */
 	uint64_t told; /* counters that were not 0 when news were last asked for */
 	uint64_t counters[COUNTER_COUNT];
 };
@@ -95,6 +103,22 @@ void uoa_resolver_release(struct uoa_resolver *r)
 void uoa_resolver_count(struct uoa_resolver *r, uint32_t counter, uint64_t count)
 {
 	r->counters[counter] += count;
+}
+
+void uoa_resolver_count_drops(struct uoa_resolver *r, uint64_t socket,
+			      uint32_t before, uint32_t drops)
+{
+	struct meter *meter = &r->meters[socket % METERS];
+
+	/* Both run on modulo 2^32. */
+	if (socket && meter->socket == socket &&
+	    (int32_t)(meter->drops - before) > 0)
+		before = meter->drops;
+	if ((int32_t)(drops - before) <= 0)
+		return;
+	r->counters[UOA_COUNTER_RECEIVE_DROPS] += drops - before;
+	meter->socket = socket;
+	meter->drops = drops;
 }
 
 static void count(struct uoa_resolver *r, uint32_t counter)
