@@ -18,7 +18,8 @@ Address = tuple[str, int]
 
 IP_RECVOPTS: Final = 6  # linux/in.h
 IP_RETOPTS: Final = 7
-IPV6_DSTOPTS: Final = 59  # linux/in6.h
+IPV6_RECVDSTOPTS: Final = 58  # linux/in6.h
+IPV6_DSTOPTS: Final = 59
 
 
 def is_ipv6(host: str) -> bool:
@@ -88,3 +89,11 @@ def send_claim(
         sock.sendto(wire.build(dialect, client) + payload, tuple(to))
     else:
         send_option(sock, to, option_of(client, to, dialect), payload)
+
+
+def asks_for_options(sock: Any) -> tuple[bool, bool]:
+    """Return whether the kernel hands over the options of IPv4 and IPv6 packets on a socket."""
+    ipv4 = sock.getsockopt(socket.IPPROTO_IP, IP_RECVOPTS)
+    if sock.family != socket.AF_INET6:
+        return bool(ipv4), False
+    return bool(ipv4), bool(sock.getsockopt(socket.IPPROTO_IPV6, IPV6_RECVDSTOPTS))

@@ -6,15 +6,26 @@ from __future__ import annotations
 import asyncio
 import errno
 import socket
-from typing import Any
+from typing import Any, Final
 
 import pytest
 
 import uoa
 import uoa.asyncio
 from tests.capability import need
-from tests.senders import udp_socket
-from tests.unit.endpoints import TRUST, UDP_GRO, Loop, Recorder, endpoint, receive, receive_all
+from tests.senders import asks_for_options, udp_socket
+from tests.unit.endpoints import (
+    HOSTS,
+    TRUST,
+    UDP_GRO,
+    Loop,
+    Recorder,
+    endpoint,
+    receive,
+    receive_all,
+)
+
+IP_PKTINFO: Final = 8  # linux/in.h
 
 
 class TestClosing:
@@ -240,6 +251,34 @@ class TestOpening:
                     assert await successor.datagrams(1) == [(b"data", sock.getsockname())]
                     transport.set_protocol(protocol)
             assert protocol.received == []
+
+        loop.run(main)
+
+    @pytest.mark.parametrize("host", HOSTS)
+    @pytest.mark.parametrize(("dialect", "asks"), [("ipo", True), ("ppv2", False), ("spp", False)])
+    def test_options_are_asked_for_where_they_are_read(
+        self, loop: Loop, host: str, dialect: str, asks: bool
+    ) -> None:
+        """The kernel hands over options to cmsg; headers in the payload do without."""
+
+        async def main() -> None:
+            resolver = uoa.Resolver(TRUST, dialects=dialect)
+            async with endpoint(Recorder(), host, resolver=resolver) as (transport, _):
+                sock = transport.get_extra_info("socket")
+                assert asks_for_options(sock) == (asks, asks and ":" in host)
+
+        loop.run(main)
+
+    @pytest.mark.parametrize(("host", "asks"), [("127.0.0.1", 0), ("0.0.0.0", 1)])
+    def test_only_a_wildcard_socket_has_to_ask_where_it_was_reached(
+        self, loop: Loop, host: str, asks: int
+    ) -> None:
+        """A socket that is bound to one address knows it; packet info would cost time."""
+
+        async def main() -> None:
+            async with endpoint(Recorder(), host) as (transport, _):
+                sock = transport.get_extra_info("socket")
+                assert sock.getsockopt(socket.IPPROTO_IP, IP_PKTINFO) == asks
 
         loop.run(main)
 

@@ -23,7 +23,7 @@ import pytest
 
 import uoa
 from tests.capability import need
-from tests.senders import send_claim, udp_socket
+from tests.senders import asks_for_options, send_claim, udp_socket
 from tests.unit.endpoints import ALICE, BOB, HOSTS, TRUST, UDP_GRO, Loop, Recorder
 from uoa import wire
 
@@ -513,6 +513,15 @@ class TestLife:
         with uoa.Socket(trust=[]) as sock:
             assert isinstance(sock, socket.socket)
             assert (sock.family, sock.type) == (socket.AF_INET, socket.SOCK_DGRAM)
+
+    @pytest.mark.parametrize("host", HOSTS)
+    @pytest.mark.parametrize(("dialect", "asks"), [("ipo", True), ("ppv2", False), ("spp", False)])
+    def test_options_are_asked_for_where_they_are_read(
+        self, host: str, dialect: str, asks: bool
+    ) -> None:
+        """The kernel hands over options to cmsg; headers in the payload do without."""
+        with server(host, uoa.Resolver(TRUST, dialects=dialect)) as sock:
+            assert asks_for_options(sock) == (asks, asks and ":" in host)
 
     def test_from_socket_takes_over(self) -> None:
         """The file, its options and its timeout are the new socket's; the old one is empty."""

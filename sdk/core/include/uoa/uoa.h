@@ -270,8 +270,8 @@ enum uoa_backend {
 	UOA_BACKEND_SOCKOPT = UOA_SOURCE_SOCKOPT,
 };
 
-/* Prepare a bound UDP socket: asks the kernel for options and, when the socket
- * is bound to the any address, for the local address. The socket and the
+/* Prepare a bound UDP socket: asks the kernel for options, except for PROXY, and,
+ * when the socket is bound to the any address, for the local address. The socket and the
  * resolver must outlive the receiver. -EAFNOSUPPORT: no IP socket; -EOPNOTSUPP:
  * UDP_GRO is on, and a slot holds one datagram, not an aggregate; -ENOPROTOOPT:
  * SOCKOPT, and the kernel does not answer; -EINVAL: no such backend, or it cannot
