@@ -17,7 +17,7 @@ import struct
 import subprocess
 import time
 from collections.abc import Awaitable, Callable
-from typing import Any, Final
+from typing import Any, Final, Literal
 
 import pytest
 
@@ -69,7 +69,12 @@ class Recorder(asyncio.DatagramProtocol):
     def __init__(self) -> None:
         self.received: list[tuple[bytes, Any]] = []
         self.events: list[str] = []
+        self.transport: Any = None
         self._changed = asyncio.Event()
+
+    def connection_made(self, transport: Any) -> None:
+        """Take the transport."""
+        self.transport = transport
 
     async def until(self, condition: Callable[[], object]) -> None:
         """Wait until something has happened that makes the condition true."""
@@ -180,6 +185,62 @@ def test_link_local_balancers_are_answered_on_their_link(view: str) -> None:
             answer = await asyncio.get_running_loop().sock_recvfrom(balancer, 100)
             assert answer == (b"answer", ("fe80::1", port, 0, index))
         transport.close()
+
+    make_link()
+    run(main)
+
+
+@pytest.mark.parametrize("view", ["client", "peer"])
+def test_sockets_answer_link_local_balancers_on_their_link(view: Literal["client", "peer"]) -> None:
+    """uoa.Socket finds the interface too, also for a tuple that has lost its peer."""
+    make_link()
+    index = socket.if_nametoindex("here")
+    with (
+        uoa.Socket(socket.AF_INET6, trust="fe80::/10", view=view) as sock,
+        socket.socket(socket.AF_INET6, socket.SOCK_DGRAM) as balancer,
+    ):
+        sock.bind(("::", 0))
+        port = sock.getsockname()[1]
+        for one in (sock, balancer):
+            one.settimeout(PATIENCE)
+        balancer.bind(("fe80::1", 0, 0, index))
+        peer = balancer.getsockname()
+        send_claim(balancer, ("fe80::1", port, 0, index), CLIENT, b"question")
+        _, addr = sock.recvfrom(100)
+
+        assert addr == (CLIENT if view == "client" else peer)
+        assert addr.peer == (f"fe80::1%{index}", peer[1])
+        for to in (addr, tuple(addr)):
+            sock.sendto(b"answer", to)
+            assert balancer.recvfrom(100) == (b"answer", ("fe80::1", port, 0, index))
+
+
+@pytest.mark.parametrize("view", ["client", "peer"])
+def test_wrapped_protocols_answer_link_local_balancers(view: Literal["client", "peer"]) -> None:
+    """On a transport of the loop's own the interface is found as well."""
+
+    async def main() -> None:
+        loop = asyncio.get_running_loop()
+        index = socket.if_nametoindex("here")
+        resolver = uoa.Resolver("fe80::/10", dialects="ppv2")
+        protocol = Recorder()
+        factory = uoa.wrap(lambda: protocol, resolver=resolver, view=view)
+        transport, _ = await loop.create_datagram_endpoint(factory, ("fe80::1%here", 0))
+        with socket.socket(socket.AF_INET6, socket.SOCK_DGRAM) as balancer:
+            balancer.setblocking(False)
+            balancer.bind(("fe80::1", 0, 0, index))
+            server, peer = transport.get_extra_info("sockname"), balancer.getsockname()
+            send_claim(balancer, server, CLIENT, b"question", "ppv2")
+            await protocol.until(lambda: protocol.received)
+            [(_, addr)] = protocol.received
+
+            assert addr == (CLIENT if view == "client" else peer)
+            assert addr.peer == (f"fe80::1%{index}", peer[1])
+            for to in (addr, tuple(addr)):
+                protocol.transport.sendto(b"answer", to)
+                assert await loop.sock_recvfrom(balancer, 100) == (b"answer", server)
+        transport.close()
+        await protocol.until(lambda: "lost" in protocol.events)
 
     make_link()
     run(main)

@@ -189,6 +189,24 @@ class TestReceiving:
 
         loop.run(main)
 
+    @pytest.mark.parametrize("host", HOSTS)
+    def test_a_standalone_option_is_of_its_flow(self, loop: Loop, host: str) -> None:
+        """An option that comes alone is an empty datagram, and names those that follow."""
+        need("raw")
+
+        async def main() -> None:
+            protocol = Recorder()
+            async with endpoint(protocol, host, trust=TRUST) as (transport, address):
+                with udp_socket(host) as balancer:
+                    send_claim(balancer, address, ALICE)
+                    balancer.sendto(b"data", address)
+                    received = await protocol.datagrams(2)
+
+                    assert received == [(b"", ALICE), (b"data", ALICE)]
+                    assert stats(transport)["found_ipo"] == 1
+
+        loop.run(main)
+
     @pytest.mark.parametrize(("host", "size"), [("127.0.0.1", 65507), ("::1", 65527)])
     def test_the_largest_datagrams_pass(self, loop: Loop, host: str, size: int) -> None:
         """The longest datagram that IP can carry arrives whole, and is answered whole."""

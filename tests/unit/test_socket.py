@@ -154,6 +154,16 @@ class TestReceiving:
                 assert sock.recvfrom(65535)[0] == received
             assert sock.resolver.stats()["malformed"] == 1
 
+    @pytest.mark.parametrize("host", HOSTS)
+    def test_a_standalone_option_is_of_its_flow(self, host: str) -> None:
+        """An option that comes alone is an empty datagram, and names those that follow."""
+        need("raw")
+        with server(host, uoa.Resolver(TRUST)) as sock, udp_socket(host) as balancer:
+            send_claim(balancer, sock.getsockname(), ALICE)
+            balancer.sendto(b"data", sock.getsockname())
+
+            assert [sock.recvfrom(100) for _ in range(2)] == [(b"", ALICE), (b"data", ALICE)]
+
     def test_every_way_to_receive(self) -> None:
         """recv(), recv_into() and recvfrom_into() strip headers as recvfrom() does."""
         with server() as sock, udp_socket("127.0.0.1") as balancer:
