@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import ast
 import re
 import sys
 from importlib.metadata import Distribution, distribution
@@ -46,6 +47,24 @@ def test_the_oldest_python_builds_the_one_wheel(package: Distribution) -> None:
     need("py311")
 
     assert builders(package) == {"cp311"}
+
+
+def test_the_stub_names_what_the_extension_has() -> None:
+    """`_core.pyi`, which is written by hand, has every name of `lib` and no other."""
+    stub = ast.parse(Path(_core.__file__).with_name("_core.pyi").read_text(encoding="utf-8"))
+    [lib] = [node for node in stub.body if isinstance(node, ast.ClassDef)]
+    constants = [node.target for node in lib.body if isinstance(node, ast.AnnAssign)]
+    functions = [node.name for node in lib.body if isinstance(node, ast.FunctionDef)]
+    names = [target.id for target in constants if isinstance(target, ast.Name)] + functions
+
+    assert sorted(names) == sorted(dir(_core.lib))
+
+
+def test_the_wheel_is_typed(package: Distribution) -> None:
+    """Type checkers find the marker of PEP 561 beside the package, and the stub."""
+    names = {str(file) for file in package.files or ()}
+
+    assert {"uoa/py.typed", "uoa/_native/_core.pyi"} <= names
 
 
 def test_the_wheel_has_one_binary_and_nothing_for_c(package: Distribution) -> None:
