@@ -3,8 +3,10 @@
 
 from __future__ import annotations
 
+import asyncio
 import ipaddress
 import itertools
+import socketserver
 from collections.abc import Iterable, Sequence
 
 import pytest
@@ -12,6 +14,8 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 import uoa
+import uoa.asyncio
+import uoa.socketserver
 
 IPNetwork = ipaddress.IPv4Network | ipaddress.IPv6Network
 
@@ -199,6 +203,38 @@ class TestWriting:
         assert uoa.Resolver().trust == ("10.0.0.0/24", "2001:db8::/32")
         assert uoa.Resolver("192.0.2.0/24").trust == ("192.0.2.0/24",)
         assert uoa.Resolver([]).trust == ()
+
+    def test_whatever_takes_trust_reads_it(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        """Endpoints, sockets, servers and wrappers without `trust` have that of UOA_TRUST."""
+
+        async def endpoint() -> uoa.Resolver:
+            transport, _ = await uoa.asyncio.create_datagram_endpoint(
+                asyncio.DatagramProtocol, ("127.0.0.1", 0)
+            )
+            transport.close()
+            resolver: uoa.Resolver = transport.get_extra_info("uoa.resolver")
+            return resolver
+
+        def found() -> list[tuple[str, ...]]:
+            with (
+                uoa.Socket() as sock,
+                uoa.socketserver.UDPServer(
+                    ("127.0.0.1", 0), socketserver.DatagramRequestHandler
+                ) as server,
+            ):
+                resolvers = (asyncio.run(endpoint()), sock.resolver, server.resolver)
+                return [resolver.trust for resolver in resolvers]
+
+        monkeypatch.setenv("UOA_TRUST", "10.0.0.5/32, fd00::/64")
+        assert found() == [("10.0.0.5/32", "fd00::/64")] * 3
+        monkeypatch.delenv("UOA_TRUST")
+        for use in (
+            uoa.Socket,
+            lambda: uoa.wrap(asyncio.DatagramProtocol),
+            lambda: asyncio.run(endpoint()),
+        ):
+            with pytest.raises(uoa.TrustError, match="UOA_TRUST"):
+                use()
 
     def test_an_empty_environment_trusts_nobody(self, monkeypatch: pytest.MonkeyPatch) -> None:
         """UOA_TRUST set to nothing is a decision, like an empty list."""
