@@ -134,6 +134,7 @@ PROBES: Final[dict[str, Probe]] = {
     "clang": _program("clang"),
     "dig": _program("dig"),
     "dnsdist": _program("dnsdist"),
+    "dnsperf": _program("dnsperf"),
     "g++": _program("g++"),
     "gcc": _program("gcc"),
     "ip": _program("ip"),

@@ -17,7 +17,7 @@ class Echo(uoa.socketserver.DatagramHandler):
         _, sock = self.request
         client, peer = self.client, show(*self.client.peer)
         line = f"client {show(client.host, client.port)} via {peer} source={client.source}"
-        print(line, flush=True)
+        print(line + "\n", end="", flush=True)  # whole, whatever other threads print
         sock.sendto(line.encode(), self.client_address)
 
 

@@ -59,6 +59,8 @@ class Running:
     """What it has said."""
     complaints: list[object] = field(default_factory=list)
     """Exceptions that reached the loop's handler, or a server's handle_error()."""
+    log: list[str] = field(default_factory=list)
+    """What the framework's logger was told."""
     rebuild: Callable[[Any], Any] = REBUILDS["object"]
     """What is done to an address before it is answered."""
     news: threading.Condition = field(default_factory=threading.Condition)

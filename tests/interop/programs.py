@@ -124,11 +124,15 @@ class Answer(NamedTuple):
     records: list[str]
 
 
-def dig(source: Address, to: Address, name: str, kind: str) -> Answer:
-    """Ask the server at `to`, from an address that is given down to its port."""
+def dig(source: Address, to: Address, name: str, kind: str, *, falls_back: bool = False) -> Answer:
+    """Ask the server at `to`, from an address that is given down to its port.
+
+    With `falls_back` a truncated answer is asked for again over TCP.
+    """
     result = subprocess.run(
         [
-            "dig", "-r", "+noall", "+comments", "+answer", "+ignore", "+tries=1",
+            "dig", "-r", "+noall", "+comments", "+answer", "+tries=1",
+            "+noignore" if falls_back else "+ignore",
             f"+time={PATIENCE}", "-b", "{}#{}".format(*source), "-p", str(to[1]), f"@{to[0]}",
             name, kind,
         ],

@@ -12,29 +12,13 @@ from pathlib import Path
 import pytest
 
 from tests.capability import need
+from tests.interop.dnsdist import FRONT, dnsdist
 from tests.interop.programs import PATIENCE, PYTHON, Program, dig, running
 from tests.senders import Address
 from uoa.cli._hostport import text_of
 
 _TRUST = "127.0.0.0/8,::1"
 _STRANGER = "198.51.100.9"
-_FRONT = (("127.0.0.1", 5300), ("::1", 5300))
-
-# A health check is an A query of its own, and comes with a PROXY LOCAL header. Its
-# timeouts are long, because the machine may be busy; a refusal needs no timeout.
-_DNSDIST = """
-setLocal("127.0.0.1:5300")
-addLocal("[::1]:5300")
-setACL({{"0.0.0.0/0", "::/0"}})
-setSecurityPollSuffix("")
-setUDPTimeout(30)
-newServer({{
-  address="{backend}", useProxyProtocol=true,
-  checkName="check.", checkType="A", checkInterval=1, checkTimeout=20000, maxCheckFailures=1
-}})
-addAction(QNameRule("tagged."), SetProxyProtocolValuesAction({{["42"]="tenant-7"}}))
-"""
-
 pytestmark = pytest.mark.netns("203.0.113.7", "2001:db8:c::7", _STRANGER)
 
 
@@ -48,20 +32,6 @@ def _server(listen: Address) -> Iterator[Program]:
         yield program
 
 
-@contextmanager
-def _dnsdist(backend: Address, folder: Path) -> Iterator[Program]:
-    """Run dnsdist in front of a server, from when it has seen the server alive."""
-    need("dnsdist")
-    need("dig")
-    config = folder / "dnsdist.conf"
-    config.write_text(_DNSDIST.format(backend=text_of(backend)))
-    with running(
-        "dnsdist", "-C", str(config), "--supervised", "--disable-syslog",
-        ready="Marking downstream .* as 'up'",
-    ) as program:  # fmt: skip
-        yield program
-
-
 def _line(client: Address, via: str, source: str) -> str:
     return f"client {text_of(client)} via {via} source={source}"
 
@@ -69,7 +39,7 @@ def _line(client: Address, via: str, source: str) -> str:
 @pytest.mark.parametrize("backend", [("127.0.0.1", 5353), ("::1", 5353)], ids=["4", "6"])
 def test_queries_name_their_client(backend: Address, tmp_path: Path) -> None:
     """The server knows each client behind dnsdist, of both families, with and without TLVs."""
-    with _server(backend) as server, _dnsdist(backend, tmp_path):
+    with _server(backend) as server, dnsdist(backend, tmp_path):
         peers = set()
         for port, (host, name) in enumerate(
             [
@@ -83,7 +53,7 @@ def test_queries_name_their_client(backend: Address, tmp_path: Path) -> None:
             ],
             start=4001,
         ):
-            answer = dig((host, port), _FRONT[":" in host], name, "TXT")
+            answer = dig((host, port), FRONT[":" in host], name, "TXT")
             assert answer.status == "NOERROR"
             (text,) = answer.records
             via = text.split()[3]
@@ -99,11 +69,11 @@ def test_queries_name_their_client(backend: Address, tmp_path: Path) -> None:
 def test_health_checks_are_answered(backend: Address, tmp_path: Path) -> None:
     """A health check (LOCAL) is direct traffic of dnsdist, and its answer keeps the server up."""
     host = re.escape(text_of((backend[0], 0))[:-1])
-    with _server(backend) as server, _dnsdist(backend, tmp_path) as dnsdist:
+    with _server(backend) as server, dnsdist(backend, tmp_path) as program:
         checks = server.wait_for(f"^client ({host}\\d+) via \\1 source=direct$", count=3)
         assert len(set(checks)) == len(checks)  # a port of its own each
-        assert dig(("127.0.0.9", 4001), _FRONT[0], "a.", "A") == ("NOERROR", ["192.0.2.1"])
-        assert not dnsdist.lines("as 'down'")
+        assert dig(("127.0.0.9", 4001), FRONT[0], "a.", "A") == ("NOERROR", ["192.0.2.1"])
+        assert not program.lines("as 'down'")
         assert not server.lines("source=none")
 
 
@@ -111,12 +81,12 @@ def test_clients_of_one_socket_are_not_mixed_up(tmp_path: Path) -> None:
     """Many clients share a socket: each is named by its own queries, and none is remembered."""
     backend = ("127.0.0.1", 5353)
     clients = [(f"127.0.0.{number}", 4000 + number) for number in range(10, 22)]
-    with _server(backend), _dnsdist(backend, tmp_path):
+    with _server(backend), dnsdist(backend, tmp_path):
         peers = set()
         for asking in range(5 * len(clients)):
             client = clients[asking % len(clients)]
             ((text,), (looked_up,)) = (
-                dig(client, _FRONT[0], name, "TXT").records for name in ("who.", "lookup.")
+                dig(client, FRONT[0], name, "TXT").records for name in ("who.", "lookup.")
             )
             via = text.split()[3]
             assert text == _line(client, via, "proxy")

@@ -192,12 +192,13 @@ NATIVE_USERS: Final = {
     "uoa._dialects",
     "uoa._receiver",
     "uoa._resolver",
+    "uoa._stream",
     "uoa._trust",
     "uoa.asyncio",
     "uoa.wire",
 }
 _FRAMEWORKS: Final = {
-    "aiocoap", "aioquic", "anyio", "asyncio", "ctypes", "dnslib", "gevent", "hypercorn",
+    "aiocoap", "aioquic", "anyio", "asyncio", "ctypes", "dnslib", "gevent", "hypercorn", "nserver",
     "prometheus_client", "rich", "socketserver", "starlette", "trio", "twisted", "uvloop",
 }  # fmt: skip
 

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import importlib
+import importlib.util
 import inspect
 import json
 import pkgutil
@@ -16,18 +17,30 @@ import pytest
 
 import uoa
 
+# Modules that are named after a framework which has to be installed, and their extras.
+EXTRAS: Final = {
+    "aioquic": "quic",
+    "dnslib": "dns",
+    "hypercorn": "hypercorn",
+    "nserver": "nserver",
+}
+
 # Public modules and the names that stand for one: underscores are private, and
-# the command line promises commands, not names.
-PUBLIC: Final = sorted(
+# the command line promises commands, not names. Where a framework is not installed
+# its module cannot be judged; the tox environments `frameworks` have them all.
+ALL_PUBLIC: Final = sorted(
     info.name
     for info in pkgutil.iter_modules(uoa.__path__)
     if not info.name.startswith("_") and info.name != "cli"
 )
-# `_receiver` is for sockets of this package.
+PUBLIC: Final = [
+    name for name in ALL_PUBLIC if name not in EXTRAS or importlib.util.find_spec(name) is not None
+]
+# `_receiver` and `_stream` are for sockets of this package.
 PRIVATE: Final = sorted(
     info.name
     for info in pkgutil.iter_modules(uoa.__path__)
-    if info.name.startswith("_") and info.name not in ("__main__", "_receiver")
+    if info.name.startswith("_") and info.name not in ("__main__", "_receiver", "_stream")
 )
 
 
@@ -176,7 +189,19 @@ class TestImport:
 
         assert "uoa._native._core" in modules
         assert modules.isdisjoint({"asyncio", "rich", "ctypes", "socketserver", "argparse"})
-        assert modules.isdisjoint({f"uoa.{name}" for name in [*PUBLIC, "cli"]})
+        assert modules.isdisjoint({f"uoa.{name}" for name in [*ALL_PUBLIC, "cli"]})
+        assert modules.isdisjoint(EXTRAS)
+
+    @pytest.mark.parametrize(("name", "extra"), EXTRAS.items())
+    def test_a_framework_that_is_not_there_is_named(self, name: str, extra: str) -> None:
+        """A module whose framework is missing says what to install."""
+        script = f"import sys; sys.modules[{name!r}] = None; import uoa; uoa.{name}"
+        result = subprocess.run(
+            [sys.executable, "-W", "error", "-c", script], capture_output=True, text=True
+        )
+
+        expected = f'uoa.{name}: {name} is not installed: pip install "uoa[{extra}]"'
+        assert result.stderr.splitlines()[-1] == f"ImportError: {expected}"
 
     def test_a_framework_comes_with_its_module(self) -> None:
         """The first use of a public module imports it, by attribute too."""

@@ -52,17 +52,30 @@ _log = logging.getLogger("uoa")
 _HEADER_SECONDS = 5.0  # for a PROXY header
 _QUERY_SECONDS = 10.0  # and then for the query and its answer
 
+# RFC 1035, section 4.1.1: a bit of the third octet, and the place of a count.
+_TRUNCATED = 0x02
+_QUESTIONS = slice(4, 6)
+
 
 class DNSHandler(dnslib.server.DNSHandler):  # type: ignore[misc]
-    """dnslib's handler, to which what is no text is no query either."""
+    """The handler of dnslib, for queries that may be anything, and for balancers in front."""
 
     def get_reply(self, data: bytes) -> bytes:
         """Return the answer to a query; DNSError if it is none, which is logged."""
         try:
             reply: bytes = super().get_reply(data)
-        except UnicodeError as error:
+        except UnicodeError as error:  # Raised by names and tags that are no text.
             raise dnslib.DNSError(f"not text: {error}") from error
-        return reply
+        is_truncated = reply[2] & _TRUNCATED and reply[_QUESTIONS] == b"\0\0"
+        return _with_questions(reply, data) if is_truncated else reply
+
+
+def _with_questions(reply: bytes, query: bytes) -> bytes:
+    """Return a truncated reply with its questions: dnsdist relays none without them."""
+    record = dnslib.DNSRecord.parse(reply)
+    record.add_question(*dnslib.DNSRecord.parse(query).questions)
+    packed: bytes = record.pack()
+    return packed
 
 
 class UDPServer(ThreadingUDPServer):
@@ -147,7 +160,7 @@ class TCPServer(ThreadingMixIn, socketserver.TCPServer):
 
 
 class DNSServer(dnslib.server.DNSServer):  # type: ignore[misc]
-    """dnslib's DNSServer, whose handlers' `client_address` is the client.
+    """The DNSServer of dnslib, whose handlers' `client_address` is the client.
 
     The arguments before `client_resolver` are those of dnslib. Replies go through
     the balancer. `uoa.current()` is set while the resolver answers, in its thread.
