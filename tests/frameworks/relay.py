@@ -16,13 +16,14 @@ import selectors
 import socket
 import threading
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, Final, Self
 
 from tests.senders import Address, send_claim, udp_socket
 
 _LARGEST: Final = 65535
 _REMEMBERED: Final = 1000
+_PATIENCE: Final = 20  # seconds, for what takes milliseconds
 
 
 class Relay:
@@ -31,7 +32,7 @@ class Relay:
     Args:
         server: where the server is.
         dialect: how clients are named, on every datagram; all but ppv2 and spp need
-            the capability "raw".
+            the capability "raw". None: they are not.
         host: where clients talk to.
         source: where datagrams to the server come from; its loopback address by default.
     """
@@ -39,21 +40,24 @@ class Relay:
     def __init__(
         self,
         server: Sequence[Any],
-        dialect: str = "ppv2",
+        dialect: str | None = "ppv2",
         *,
         host: str = "127.0.0.1",
         source: str | None = None,
     ) -> None:
         self.claim: Address | None = None
         """Whom all datagrams name; None: who sent them."""
+        self.is_forwarding = True
+        """Whether the server gets what clients send."""
         self.is_answering = True
         """Whether clients get what the server sends to them."""
         self.sent: deque[bytes] = deque(maxlen=_REMEMBERED)
-        """The payloads of clients, as they were handed on."""
+        """The payloads of clients, handed on or not."""
         self._server = tuple(server[:2])
         self._dialect = dialect
         self._source = source or ("::1" if ":" in server[0] else "127.0.0.1")
-        self._lock = threading.Lock()  # for all below, between the thread and its users
+        # For all below, between the thread and its users. It tells of every datagram.
+        self._lock = threading.Condition()
         self._selector = selectors.DefaultSelector()
         self._flows: dict[Address, socket.socket] = {}
         self._strays: list[socket.socket] = []
@@ -108,7 +112,12 @@ class Relay:
                 self._strays.append(sock)
             else:
                 sock = next(iter(self._flows.values()))
-            send_claim(sock, self._server, claim, payload, self._dialect)
+            self._send(sock, claim, payload)
+
+    def until(self, condition: Callable[[], object]) -> None:
+        """Wait until datagrams have come that make the condition true; not on an event loop."""
+        with self._lock:
+            assert self._lock.wait_for(condition, _PATIENCE)
 
     # ---- What the thread does ----------------------------------------------------------
 
@@ -117,6 +126,7 @@ class Relay:
             for key, _ in self._selector.select():
                 with self._lock:
                     key.data(key.fileobj)
+                    self._lock.notify_all()
 
     def _stop(self, _woken: socket.socket) -> None:
         self._is_closing = True
@@ -134,7 +144,14 @@ class Relay:
         client: Address = address[:2]
         sock = self._flows.get(client) or self._open_flow(client)
         self.sent.append(payload)
-        send_claim(sock, self._server, self.claim or client, payload, self._dialect)
+        if self.is_forwarding:
+            self._send(sock, self.claim or client, payload)
+
+    def _send(self, sock: socket.socket, claim: Address, payload: bytes) -> None:
+        if self._dialect is None:
+            sock.sendto(payload, self._server)
+        else:
+            send_claim(sock, self._server, claim, payload, self._dialect)
 
     def _answer(self, client: Address, sock: socket.socket) -> None:
         if sock.fileno() == -1:
