@@ -129,7 +129,16 @@ def _ipv6() -> str | None:
     return None
 
 
+def _aioquic_examples() -> str | None:
+    if not importlib.util.find_spec("aioquic") or not importlib.util.find_spec("wsproto"):
+        return "aioquic or wsproto is not installed"
+    from tests.interop import aioquic_examples
+
+    return aioquic_examples.fetch()
+
+
 PROBES: Final[dict[str, Probe]] = {
+    "aioquic-examples": _aioquic_examples,
     "bpf": _bpf,
     "clang": _program("clang"),
     "dig": _program("dig"),
