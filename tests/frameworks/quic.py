@@ -82,13 +82,19 @@ def client(
     *,
     alpn: str = ALPN,
     create_protocol: Callable[..., QuicConnectionProtocol] = QuicConnectionProtocol,
+    wait_connected: bool = True,
 ) -> AbstractAsyncContextManager[QuicConnectionProtocol]:
     """Return a connection of aioquic's client, which checks the certificate."""
     pem = certificate()[0].public_bytes(serialization.Encoding.PEM)
     configuration = QuicConfiguration(
         is_client=True, alpn_protocols=[alpn], server_name=NAME, cadata=pem
     )
-    return connect(*to, configuration=configuration, create_protocol=create_protocol)
+    return connect(
+        *to,
+        configuration=configuration,
+        create_protocol=create_protocol,
+        wait_connected=wait_connected,
+    )
 
 
 async def ask(connection: QuicConnectionProtocol, data: bytes = b"hello") -> bytes:

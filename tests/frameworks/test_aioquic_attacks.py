@@ -85,7 +85,8 @@ def test_the_client_stays(loop: Loop, view: str, is_stray: bool, kind: str) -> N
     loop.run(main)
 
 
-def test_an_initial_proves_nothing(loop: Loop) -> None:
+@VIEWS
+def test_an_initial_proves_nothing(loop: Loop, view: str) -> None:
     """During the handshake a forged Initial from the balancer's port names nobody else."""
 
     class Forging(Relay):
@@ -97,7 +98,7 @@ def test_an_initial_proves_nothing(loop: Loop) -> None:
                 self.inject(forged_initial(self), CAROL)
 
     async def main() -> None:
-        async with serving() as server:
+        async with serving(view=view) as server:
             with Forging(server.address) as relay:
                 relay.claim = ALICE
                 async with client(relay.address) as connection:
@@ -185,6 +186,10 @@ def test_malformed_datagrams(loop: Loop, view: str) -> None:
                     datagrams = [b"", b"\0" * LARGEST, os.urandom(LARGEST)]
                     for datagram in good:
                         datagrams += [datagram[:size] for size in range(1, 40)]
+                    # The beginning of a connection that cannot be, and what does not follow it.
+                    unknown = os.urandom(8)
+                    opening = good[0][:6] + unknown + good[0][14:]
+                    datagrams += [opening, b"\x40" + unknown + bytes(40), b"\xe0" + opening[1:]]
                     for datagram in datagrams:
                         balancer.sendto(datagram, server.address)
                         stranger.sendto(datagram, server.address)

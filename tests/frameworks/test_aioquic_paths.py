@@ -17,7 +17,8 @@ from aioquic.quic.packet_builder import QuicPacketBuilder
 from aioquic.tls import Epoch
 
 import uoa
-from tests.frameworks.quic import Recorder, address, ask, client, serving
+from tests.capability import need
+from tests.frameworks.quic import TRUST, Recorder, address, ask, client, serving
 from tests.frameworks.relay import Relay
 from tests.senders import udp_socket
 from tests.unit.endpoints import ALICE, BOB, Loop
@@ -172,26 +173,66 @@ class TestMoves:
 
         loop.run(main)
 
-    def test_retry_survives_a_move_in_the_client_view(self, loop: Loop) -> None:
-        """There a token is the client's: it is good through another port of the balancer."""
+    def test_a_pinned_flow_never_moves(self, loop: Loop) -> None:
+        """With policy="pin" a flow's first client stays, whatever its port is used for later."""
+        need("raw")
 
-        class Moving(Relay):
-            """Moves when the server has answered for the first time: the Retry."""
+        async def main() -> None:
+            resolver = uoa.Resolver(TRUST, policy="pin")
+            async with serving(resolver=resolver) as server:
+                with Relay(server.address, "ipo") as relay:
+                    relay.claim = ALICE
+                    async with client(relay.address) as connection:
+                        await ask(connection)
+                        relay.claim = BOB
+                        assert await ask(connection) == b"hello"
+                        assert address(server.connections[0].client) == ALICE
+            assert server.changes() == []
+            assert resolver.stats()["changed"] >= 1
 
-            def _answer(self, *arguments: Any) -> None:
-                super()._answer(*arguments)
-                if len(self.sent) == 1:
-                    self.move()
+        loop.run(main)
+
+
+class MovingOnce(Relay):
+    """Moves when the server has answered for the first time."""
+
+    def _answer(self, *arguments: Any) -> None:
+        super()._answer(*arguments)
+        if len(self.sent) == 1:
+            self.move()
+
+
+class TestRetry:
+    """The balancer moves between a Retry and the datagram that brings its token."""
+
+    def test_it_survives_in_the_client_view(self, loop: Loop) -> None:
+        """There a token is the client's: it is good through another port."""
 
         async def main() -> None:
             async with serving(view="client", retry=True) as server:
-                with Moving(server.address) as relay:
+                with MovingOnce(server.address) as relay:
                     relay.claim = ALICE
                     async with client(relay.address) as connection:
                         assert await ask(connection) == b"hello"
                         (made,) = server.connections
                         assert address(made.client) == ALICE
                         assert [made.peer] == relay.peers()
+
+        loop.run(main)
+
+    def test_it_is_void_in_the_peer_view(self, loop: Loop) -> None:
+        """There a token is the balancer's port's; a client whose port stays is not affected."""
+
+        async def main() -> None:
+            async with serving(view="peer", retry=True) as server:
+                with MovingOnce(server.address) as relay:
+                    async with client(relay.address, wait_connected=False) as hopeless:
+                        hopeless.transmit()
+                        await asyncio.to_thread(relay.until, lambda: len(relay.sent) == 2)
+                        async with client(relay.address) as connection:
+                            assert await ask(connection) == b"hello"
+                    (made,) = server.connections
+                    assert made.peer == relay.peers()[1]
 
         loop.run(main)
 
