@@ -16,11 +16,16 @@ from typing import Any, Final
 
 import dnslib
 import uvloop
+from aioquic.asyncio import QuicConnectionProtocol
+from aioquic.quic.events import QuicEvent, StreamDataReceived
 
 import uoa
+import uoa.aioquic
 import uoa.asyncio
 import uoa.dnslib
 import uoa.socketserver
+from tests.frameworks import quic
+from tests.frameworks.quic_talk import QuicTalk
 from tests.frameworks.world import NO_CMSG, PATIENCE, Adapter, Running, Start
 from tests.senders import Address
 
@@ -226,6 +231,30 @@ def _dnslib(resolver: uoa.Resolver, host: str) -> Iterator[Running]:
         yield running
 
 
+# ---- QUIC ----------------------------------------------------------------------------
+
+
+@asynccontextmanager
+async def _aioquic(resolver: uoa.Resolver, host: str, running: Running) -> AsyncIterator[Address]:
+    class WhoAmI(uoa.aioquic.RealClientMixin, QuicConnectionProtocol):
+        @uoa.real_client
+        def quic_event_received(self, event: QuicEvent, client: uoa.Client) -> None:
+            if isinstance(event, StreamDataReceived) and event.end_stream:
+                self._quic.send_stream_data(event.stream_id, running.say(client), end_stream=True)
+
+    server = await uoa.aioquic.serve(
+        host,
+        0,
+        configuration=quic.server_configuration(),
+        create_protocol=WhoAmI,
+        resolver=resolver,
+    )
+    transport: Any = server._transport
+    yield transport.get_extra_info("sockname")
+    server.close()
+    await asyncio.sleep(0)  # connection_lost() closes the socket
+
+
 # ---- All of them ---------------------------------------------------------------------
 
 ADAPTERS: Final[dict[str, Adapter]] = {
@@ -237,5 +266,15 @@ ADAPTERS: Final[dict[str, Adapter]] = {
     "socket": Adapter(_socket),
     "socketserver": Adapter(_socketserver(uoa.socketserver.UDPServer)),
     "socketserver-threads": Adapter(_socketserver(uoa.socketserver.ThreadingUDPServer)),
+    **{
+        f"aioquic-{loop}": Adapter(
+            in_a_loop(loop, _aioquic),
+            talk=QuicTalk,
+            question=lambda: b"no QUIC",
+            has_empty=False,
+            rebuilds=False,
+        )
+        for loop in LOOPS
+    },
     "dnslib": Adapter(_dnslib, question=dns_question, answer=dns_answer, has_empty=False),
 }
