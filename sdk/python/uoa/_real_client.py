@@ -82,6 +82,15 @@ def _parameter(function: Callable[..., Any], signature: inspect.Signature) -> in
     return found[0]
 
 
+def takes_client(function: Callable[..., Any]) -> bool:
+    """Return whether a callable has a parameter for real_client() to fill in."""
+    parameters = _signature(function).parameters.values()
+    return any(
+        p.kind not in _VARIADIC and (p.name == "client" or _is_client(p.annotation))
+        for p in parameters
+    )
+
+
 def _name(function: Callable[..., Any]) -> str:
     return getattr(function, "__qualname__", repr(function))
 
