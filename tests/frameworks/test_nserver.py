@@ -283,6 +283,21 @@ class TestHostile:
                     answer = balancer.recv(1000)
                 assert _text(answer) == _says(ALICE)
 
+    def test_datagrams_without_a_query_are_no_messages(self) -> None:
+        """Empty and header-only ones are consumed, and nothing is logged; the rest is invalid."""
+        transport = _transport()
+        transport.start_server()
+        address = transport.socket.getsockname()
+        assert transport.receive_message() is None
+        with udp_socket("127.0.0.1") as balancer:
+            for empty in (b"", wire.build("ppv2", ALICE)):
+                balancer.sendto(empty, address)
+                assert transport.receive_message() is None
+            balancer.sendto(b"x", address)
+            with pytest.raises(InvalidMessageError):
+                transport.receive_message()
+        transport.stop_server()
+
     def test_whatever_parsing_ends_in_is_an_invalid_message(
         self, monkeypatch: pytest.MonkeyPatch
     ) -> None:

@@ -288,6 +288,7 @@ class TestAsyncio:
                     while transport.is_reading():
                         send_claim(balancer, address, ALICE, b"flood", "ppv2")
                         sent += 1
+                        assert sent < 5000
                         await asyncio.sleep(0)
                     await seen.until(lambda: running > _MOST - 64)
                     held = running
