@@ -53,7 +53,7 @@ _OF_OTHERS = {errno.ECONNREFUSED, errno.EHOSTUNREACH, errno.ENETUNREACH}
 
 
 class UDPv4Transport(_transports.UDPv4Transport):
-    """nserver's UDP transport, on a `uoa.Socket`.
+    """The UDP transport of nserver, on a `uoa.Socket`.
 
     `transport_data.remote_address` of its messages and `client_address` of their
     records are the `uoa.Addr` of the client. Empty datagrams are no messages. With
@@ -160,7 +160,7 @@ def _check(transport: object) -> None:
 
 
 class DirectApplication(_applications.DirectApplication):
-    """nserver's DirectApplication, below which `uoa.current()` is the client.
+    """The DirectApplication of nserver, below which `uoa.current()` is the client.
 
     Args:
         server: as in nserver.
@@ -177,7 +177,7 @@ class DirectApplication(_applications.DirectApplication):
 
 
 class ThreadsApplication(_applications.ThreadsApplication):
-    """nserver's ThreadsApplication, in whose workers `uoa.current()` is the client.
+    """The ThreadsApplication of nserver, in whose workers `uoa.current()` is the client.
 
     Args:
         server: as in nserver.
@@ -200,3 +200,11 @@ class ThreadsApplication(_applications.ThreadsApplication):
         _check(transport)
         super().__init__(server, transport, workers)
         self.server = _ActingServer(self.server)  # type: ignore[assignment]
+
+    def run(self) -> int:
+        """Serve until interrupted; return the exit status."""
+        try:
+            return super().run()
+        finally:
+            # Interrupted before nserver waits for that, its threads would never end.
+            self.shutdown_server = True
