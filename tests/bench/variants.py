@@ -28,7 +28,8 @@ _IP_OPTIONS = 4
 _SO_RCVBUFFORCE, _SO_SNDBUFFORCE = 33, 32
 
 
-def _big_buffers(sock: socket.socket) -> None:
+def big_buffers(sock: socket.socket) -> None:
+    """Let a socket hold all datagrams, in both directions."""
     try:
         sock.setsockopt(socket.SOL_SOCKET, _SO_RCVBUFFORCE, BUFFER)
         sock.setsockopt(socket.SOL_SOCKET, _SO_SNDBUFFORCE, BUFFER)
@@ -39,11 +40,11 @@ def _big_buffers(sock: socket.socket) -> None:
 def filled_socket(option: bytes) -> tuple[socket.socket, list[socket.socket]]:
     """Return a socket with all datagrams waiting, and the senders' sockets."""
     sock = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
-    _big_buffers(sock)
+    big_buffers(sock)
     sock.bind(("127.0.0.1", 0))
     senders = [socket.socket(socket.AF_INET, socket.SOCK_DGRAM) for _ in range(SENDERS)]
     for sender in senders:
-        _big_buffers(sender)
+        big_buffers(sender)
         if option:
             sender.setsockopt(socket.IPPROTO_IP, _IP_OPTIONS, option)
         sender.connect(sock.getsockname())

@@ -7,7 +7,9 @@ claims, is decided anew for each question.
 
 from __future__ import annotations
 
+import ssl
 import time
+from collections.abc import Sequence
 from socket import socket
 from typing import Any, Final
 
@@ -29,14 +31,14 @@ _SERVER: Final = ("server", 443)
 class QuicTalk:
     """One connection: each question is a stream of its own, with the answer on it."""
 
-    alpn: str | list[str] = ALPN
+    alpn: Sequence[str] = (ALPN,)
 
-    def __init__(self, world: World) -> None:
+    def __init__(self, world: World, verify_mode: ssl.VerifyMode = ssl.CERT_REQUIRED) -> None:
         self._world = world
-        alpn = self.alpn if isinstance(self.alpn, list) else [self.alpn]
         configuration = QuicConfiguration(
             is_client=True,
-            alpn_protocols=alpn,
+            alpn_protocols=list(self.alpn),
+            verify_mode=verify_mode,
             server_name=NAME,
             cadata=certificate()[0].public_bytes(Encoding.PEM),
         )
@@ -47,13 +49,21 @@ class QuicTalk:
 
     def ask(self, sock: socket, claim: Address | None) -> str:
         """Ask on a new stream, through a socket that claims so; return the answer."""
+        [answer] = self.ask_at_once(sock, claim, 1)
+        return answer
+
+    def ask_at_once(self, sock: socket, claim: Address | None, count: int) -> list[str]:
+        """Ask so often, with a datagram for each question, before any answer is read."""
         if not self._is_begun:
             self._is_begun = True
             self._quic.connect(_SERVER, now=time.monotonic())
             self._begin()
-        stream = self._open()
-        self._until(lambda: stream in self._ended, sock, claim)
-        return self._answers.pop(stream).decode()
+        streams = []
+        for _ in range(count):
+            streams.append(self._open())
+            self._send(sock, claim)
+        self._until(lambda: self._ended.issuperset(streams), sock, claim)
+        return [self._answers.pop(stream).decode() for stream in streams]
 
     def _begin(self) -> None:
         """Prepare the protocol above."""
@@ -72,16 +82,20 @@ class QuicTalk:
         if is_end:
             self._ended.add(stream)
 
+    def _send(self, sock: socket, claim: Address | None) -> None:
+        for data, _ in self._quic.datagrams_to_send(now=time.monotonic()):
+            self._world.send(sock, data, claim)
+
     def _until(self, condition: Any, sock: socket, claim: Address | None) -> None:
         """Send and receive until the condition holds."""
         end = time.monotonic() + PATIENCE
         while True:
-            now = time.monotonic()
-            for data, _ in self._quic.datagrams_to_send(now=now):
-                self._world.send(sock, data, claim)
+            self._send(sock, claim)
             if condition():
                 return
-            assert now < end, f"no answer; the server said {self._world.running.lines[-3:]}"
+            assert time.monotonic() < end, (
+                f"no answer; the server said {self._world.running.lines[-3:]}"
+            )
             timer = self._quic.get_timer()
             received = self._world.receive(sock, min(end, timer or end))
             now = time.monotonic()

@@ -199,7 +199,8 @@ NATIVE_USERS: Final = {
 }
 _FRAMEWORKS: Final = {
     "aiocoap", "aioquic", "anyio", "asyncio", "ctypes", "dnslib", "gevent", "hypercorn", "nserver",
-    "prometheus_client", "rich", "socketserver", "starlette", "trio", "twisted", "uvloop",
+    "prometheus_client", "rich", "socketserver", "starlette", "syslogcef", "trio", "twisted",
+    "uvloop",
 }  # fmt: skip
 
 # `uoa.wrap`: the package loads its module when it is used, as it does public ones.

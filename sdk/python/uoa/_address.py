@@ -65,6 +65,7 @@ def from_native(native: Any) -> tuple[str, int] | None:
     return None if bytes(ffi.buffer(native.host)) == _UNKNOWN else host_and_port(native)
 
 
+@lru_cache(maxsize=4096)
 def to_sockaddr(address: tuple[str, int], is_ipv6_socket: bool) -> tuple[Any, ...]:
     """Return (host, port) as a socket of that family takes it and gives it: 4 items for IPv6."""
     host, port = address

@@ -10,7 +10,7 @@ keep a copy of theirs. Threads start with none: what starts them sets it there.
 from __future__ import annotations
 
 from contextlib import contextmanager
-from contextvars import ContextVar
+from contextvars import ContextVar, Token
 from typing import TYPE_CHECKING
 
 from uoa._client import Addr, Client
@@ -21,8 +21,11 @@ if TYPE_CHECKING:
 _subject: ContextVar[Addr | Client | None] = ContextVar("uoa.current", default=None)
 
 # What follows handles the datagram of this Addr or Client. Called for every
-# datagram, so it is the variable's own method; the token is of no use here.
-enter: Callable[[Addr | Client], object] = _subject.set
+# datagram, so it is the variable's own method.
+enter: Callable[[Addr | Client], Token[Addr | Client | None]] = _subject.set
+
+# Back to what was handled before the enter() that returned this token.
+restore: Callable[[Token[Addr | Client | None]], None] = _subject.reset
 
 
 def leave() -> None:

@@ -355,6 +355,14 @@ class Resolver:
         result = lib.uoa_lookup(self.native, asker, *key, time.monotonic_ns(), native)
         return client_of(native) if result == 0 else None
 
+    def leads_back(self, addr: Addr, *, table: bool) -> bool:
+        """Return whether route() of an Addr is the peer it came from, without any header.
+
+        For the sockets of this package: it mostly is, and need not be built then.
+        """
+        native = self.native if table else ffi.NULL
+        return bool(lib.uoa_way_is_own(native, addr.native, time.monotonic_ns()))
+
     def route(
         self,
         address: Addr | Client | Sequence[Any],

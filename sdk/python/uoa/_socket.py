@@ -29,7 +29,9 @@ _PACKET_INFO = {
     (socket.IPPROTO_IPV6, socket.IPV6_PKTINFO),
 }
 _MULTICAST = 0xFF  # the first byte of an IPv6 group
-_FLAGS = socket.MSG_DONTWAIT | socket.MSG_WAITALL  # datagrams come whole anyway
+# Integers: to combine members of an enumeration costs as much as a system call.
+_DONTWAIT = int(socket.MSG_DONTWAIT)
+_NOT_UNDERSTOOD = ~int(socket.MSG_DONTWAIT | socket.MSG_WAITALL)  # datagrams come whole anyway
 
 
 def _left(deadline: float) -> float:
@@ -92,6 +94,7 @@ class Socket(socket.socket):
         if fileno is None and type == -1:
             type = socket.SOCK_DGRAM
         super().__init__(family, type, proto, fileno)
+        self._is_ipv6 = self.family == socket.AF_INET6
         try:
             self._check()
             if self.getsockname()[1]:
@@ -146,33 +149,39 @@ class Socket(socket.socket):
 
     def _receive(self, flags: int) -> tuple[bytes, Addr]:
         """Return one datagram, as soon as the socket's timeout allows."""
-        if flags & ~_FLAGS:
+        if flags & _NOT_UNDERSTOOD:
             raise ConfigurationError(
                 f"flags: {socket.MsgFlag(flags)!r}: a datagram is resolved once, when it is "
                 "taken: only MSG_DONTWAIT is understood"
             )
-        timeout = 0 if flags & socket.MSG_DONTWAIT else self.gettimeout()
-        deadline = time.monotonic() + timeout if timeout else None
-        missing = self._resolver.missing
+        resolver = self._resolver
+        deadline = None  # Most datagrams are there already.
         while True:
             try:
                 data, addr = self._receive_one(flags)
             except InterruptedError:
                 continue  # The signal's handler has run, and did not raise.
             except BlockingIOError:
+                deadline = deadline or self._deadline(flags)
                 if deadline is None:
                     raise
                 self._wait(deadline)
                 continue
-            self._resolver.log_news()
-            if missing == "peer" or addr.client.source != "none":
+            resolver.log_news()
+            if resolver.missing == "peer" or addr.client.source != "none":
                 self._last = addr
                 return data, addr
-            self._resolver.count_dropped(1)
-            if missing == "raise":
+            resolver.count_dropped(1)
+            if resolver.missing == "raise":
                 raise _UnknownClientError(addr.peer)
+            deadline = deadline or self._deadline(flags)
             if deadline is not None:
                 _left(deadline)
+
+    def _deadline(self, flags: int) -> float | None:
+        """Return until when a call that begins now may wait; None: not at all, or for ever."""
+        timeout = 0 if flags & _DONTWAIT else self.gettimeout()
+        return time.monotonic() + timeout if timeout else None
 
     def _receive_one(self, flags: int) -> tuple[bytes, Addr]:
         try:
@@ -181,7 +190,7 @@ class Socket(socket.socket):
             self.getsockname()
             receiver = Receiver(self, self._resolver, self._view, 1)
         try:
-            [(data, addr)] = receiver.receive(flags)
+            data, addr = receiver.receive_one(flags)
         finally:
             if self.fileno() < 0:
                 receiver.close()
@@ -242,7 +251,15 @@ class Socket(socket.socket):
         if len(arguments) not in (1, 2):
             raise TypeError(f"sendto() takes 2 or 3 arguments ({1 + len(arguments)} given)")
         flags = arguments[0] if len(arguments) == 2 else 0
-        return self.sendmsg([data], (), flags, arguments[-1])
+        address = arguments[-1]
+        if (
+            type(address) is Addr
+            and self._bound()[0] != "::"
+            and self._resolver.leads_back(address, table=self._view == "client")
+        ):
+            to = to_sockaddr(address.peer, self._is_ipv6)
+            return super().sendto(data, flags, to)
+        return self.sendmsg([data], (), flags, address)
 
     def send(self, data: Buffer, flags: int = 0, /) -> int:
         """Send a datagram on a connected socket."""
@@ -266,7 +283,7 @@ class Socket(socket.socket):
             route = route_to(self._resolver, self._view, address, self._bound())
             if route is not None:
                 header, local = route.header, route.local
-                address = to_sockaddr(route.peer, self.family == socket.AF_INET6)
+                address = to_sockaddr(route.peer, self._is_ipv6)
         elif self._last is not None:
             # Connected: what came last is what is answered.
             header = self._resolver.route(self._last, table=False).header
@@ -296,7 +313,7 @@ class Socket(socket.socket):
         if packed.startswith(MAPPED):
             info = struct.pack("@I4s4x", 0, packed[12:])
             return [(socket.IPPROTO_IP, _IP_PKTINFO, info)]
-        if self.family != socket.AF_INET6 or packed[0] == _MULTICAST:
+        if not self._is_ipv6 or packed[0] == _MULTICAST:
             return []
         return [(socket.IPPROTO_IPV6, socket.IPV6_PKTINFO, struct.pack("@16sI", packed, scope))]
 
@@ -325,7 +342,7 @@ class Socket(socket.socket):
             return address
         self._last = address
         peer = self._resolver.route(address, table=self._view == "client").peer
-        return to_sockaddr(peer, self.family == socket.AF_INET6)
+        return to_sockaddr(peer, self._is_ipv6)
 
     def dup(self) -> Self:
         """Return a second socket on the same file, with the same resolver."""

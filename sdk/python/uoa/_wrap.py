@@ -13,9 +13,10 @@ from typing import TYPE_CHECKING, Any, overload
 
 from uoa._address import to_sockaddr
 from uoa._arguments import check_view, choose_resolver, route_to
-from uoa._client import Addr, View, addr_from
-from uoa._context import acting_as
+from uoa._client import Addr, View
+from uoa._context import enter, restore
 from uoa._exceptions import UnknownClientError, UOAError
+from uoa._receiver import Resolving
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
@@ -80,6 +81,7 @@ class _Shim(asyncio.DatagramProtocol):
         self.protocol = protocol
         self._make_resolver = make_resolver
         self._view = view
+        self._has_table = view == "client"
         self._was_made = False
 
     def __getattr__(self, name: str) -> Any:
@@ -103,10 +105,11 @@ class _Shim(asyncio.DatagramProtocol):
         self.protocol.connection_made(transport)
 
     def _meet(self, transport: Any) -> None:
-        self._asker = self.resolver.meet(transport.get_extra_info("socket"), reads=False)
+        asker = self.resolver.meet(transport.get_extra_info("socket"), reads=False)
         host, port, *rest = transport.get_extra_info("sockname")
         self._is_ipv6 = bool(rest)
         self._local = ("::" if host == "0.0.0.0" else host, port)
+        self._resolving = Resolving(self.resolver, asker, self._local, self._view, self._is_ipv6)
         self._is_connected = transport.get_extra_info("peername") is not None
         self._last: Addr | None = None
 
@@ -114,20 +117,21 @@ class _Shim(asyncio.DatagramProtocol):
         """Resolve one datagram; an `Addr` is what others have resolved."""
         if not isinstance(addr, Addr):
             try:
-                client, data = self.resolver.resolve(
-                    addr, data, local=self._local, asker=self._asker
-                )
+                data, addr = self._resolving.resolve(addr, data)
             except UOAError as error:
-                if isinstance(error, UnknownClientError):
-                    self.resolver.count_dropped(1)
                 self.protocol.error_received(error)
                 return
-            if client.source == "none" and self.resolver.missing == "drop":
+            if self.resolver.missing != "peer" and addr.client.source == "none":
                 self.resolver.count_dropped(1)
+                if self.resolver.missing == "raise":
+                    self.protocol.error_received(UnknownClientError(addr.peer))
                 return
-            addr = self._last = addr_from(client, self._view, self._is_ipv6)
-        with acting_as(addr):
+            self._last = addr
+        token = enter(addr)
+        try:
             self.protocol.datagram_received(data, addr)
+        finally:
+            restore(token)
 
     def route(self, address: Any) -> tuple[bytes, Any]:
         """Return what goes in front of a datagram for `address`, and where it is sent."""
@@ -135,6 +139,8 @@ class _Shim(asyncio.DatagramProtocol):
             # Connected to a balancer: what it sent last is what is answered.
             is_answer = self._is_connected and self._last is not None
             return self.resolver.route(self._last, table=False).header if is_answer else b"", None
+        if type(address) is Addr and self.resolver.leads_back(address, table=self._has_table):
+            return b"", to_sockaddr(address.peer, self._is_ipv6)
         route = route_to(self.resolver, self._view, address, self._local)
         if route is None:
             return b"", address

@@ -59,6 +59,8 @@ __all__ = ["RealClientMixin", "serve"]
 
 _log = logging.getLogger("uoa")
 
+_INITIAL = Epoch.INITIAL  # looked up for every datagram
+
 
 def _newest(quic: Any) -> int:
     """Return a number that grows when a packet is authenticated that is newer than all others.
@@ -66,11 +68,11 @@ def _newest(quic: Any) -> int:
     It is 0 before the first. Packets of the space INITIAL prove nothing: their
     keys follow from what everybody on the way can read.
     """
-    return sum(
-        space.largest_received_packet + 1
-        for epoch, space in quic._spaces.items()
-        if epoch is not Epoch.INITIAL
-    )
+    newest: int = 0
+    for epoch, space in quic._spaces.items():
+        if epoch is not _INITIAL:
+            newest += space.largest_received_packet + 1
+    return newest
 
 
 @functools.cache

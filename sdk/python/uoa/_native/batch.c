@@ -13,14 +13,18 @@ struct name {
 	uint64_t seen_in; /* batch */
 };
 
+struct uoa_names {
+	uint64_t batch;
+	struct name all[UOA_BATCH_ALL_NAMES];
+};
+
 struct uoa_batch {
 	struct uoa_receiver *receiver;
 	uint8_t *data;
-	uint64_t number;
 	uint32_t slot_count;
 	struct uoa_slot slots[UOA_BATCH];
 	int32_t results[UOA_BATCH_RESULTS];
-	struct name names[UOA_BATCH_ALL_NAMES];
+	struct uoa_names names;
 };
 
 /* Pages of the slots that no datagram is long enough to reach are never
@@ -78,9 +82,27 @@ int32_t *uoa_batch_results(struct uoa_batch *b)
 	return b->results;
 }
 
-const struct uoa_client *uoa_batch_client(const struct uoa_batch *b, int32_t number)
+struct uoa_names *uoa_batch_names(struct uoa_batch *b)
 {
-	return &b->names[number].client;
+	return &b->names;
+}
+
+/* ---- Names ----------------------------------------------------------------- */
+
+struct uoa_names *uoa_names_new(void)
+{
+	return calloc(1, sizeof(struct uoa_names));
+}
+
+void uoa_names_free(struct uoa_names *names)
+{
+	free(names);
+}
+
+const struct uoa_client *uoa_names_client(const struct uoa_names *names,
+					  int32_t number)
+{
+	return &names->all[number].client;
 }
 
 /* Any spread will do: a collision costs a new object, nothing else. */
@@ -93,40 +115,80 @@ static uint32_t name_of(const struct uoa_client *client)
 	return (uint32_t)(mixed >> 32) % UOA_BATCH_NAMES;
 }
 
-/* The number of slot `i`'s client. A number that this batch has given to another
- * client already stays with it; then slot `i` uses a spare one. */
-static int32_t number_client(struct uoa_batch *b, int i)
+/* The number of a client; `is_fresh` tells whether it is new. A number that this
+ * batch has given to another client already stays with it; then the spare one of
+ * slot `i` is used. */
+static int32_t number_client(struct uoa_names *names,
+			     const struct uoa_client *client, int i, int *is_fresh)
 {
-	const struct uoa_client *client = &b->slots[i].client;
 	int32_t number = (int32_t)name_of(client);
-	struct name *name = &b->names[number];
+	struct name *name = &names->all[number];
 
+	*is_fresh = 0;
 	if (name->seen_in && !memcmp(&name->client, client, sizeof(*client))) {
-		name->seen_in = b->number;
+		name->seen_in = names->batch;
 		return number;
 	}
-	if (name->seen_in == b->number) {
+	if (name->seen_in == names->batch) {
 		number = UOA_BATCH_NAMES + i;
-		name = &b->names[number];
+		name = &names->all[number];
 	}
 	name->client = *client;
-	name->seen_in = b->number;
-	b->results[UOA_BATCH_FRESH + b->results[UOA_BATCH_FRESH_COUNT]++] = number;
+	name->seen_in = names->batch;
+	*is_fresh = 1;
 	return number;
 }
+
+int64_t uoa_names_resolve(struct uoa_names *names, struct uoa_resolver *resolver,
+			  const struct uoa_addr *peer, const struct uoa_addr *local,
+			  const struct uoa_asker *asker, const uint8_t *payload,
+			  uint32_t len, uint64_t now)
+{
+	struct uoa_evidence evidence = { .peer = *peer,
+					 .local = *local,
+					 .asker = asker,
+					 .payload = payload,
+					 .payload_len = len };
+	struct uoa_client client;
+	int64_t strip, number;
+	int is_fresh;
+
+	strip = uoa_resolve(resolver, &evidence, now, &client);
+	names->batch++;
+	number = number_client(names, &client, 0, &is_fresh);
+	return strip << 32 | (int64_t)is_fresh << 31 | number;
+}
+
+int uoa_way_is_own(struct uoa_resolver *resolver, const struct uoa_client *client,
+		   uint64_t now)
+{
+	struct uoa_route route;
+
+	uoa_route(resolver, client, now, &route);
+	return !route.header_len &&
+	       !memcmp(&route.to, &client->peer, sizeof(route.to)) &&
+	       !memcmp(&route.from, &client->local, sizeof(route.from));
+}
+
+/* ---- Receiving ------------------------------------------------------------- */
 
 int uoa_batch_receive(struct uoa_batch *b, int flags)
 {
 	int got = uoa_recvmmsg(b->receiver, b->slots, b->slot_count, flags);
 
-	b->number++;
+	b->names.batch++;
 	b->results[UOA_BATCH_FRESH_COUNT] = 0;
 	for (int i = 0; i < got; i++) {
 		int32_t start = i * UOA_BATCH_ROOM + (int32_t)b->slots[i].offset;
+		int is_fresh;
+		int32_t number = number_client(&b->names, &b->slots[i].client, i,
+					       &is_fresh);
 
 		b->results[UOA_BATCH_START + i] = start;
 		b->results[UOA_BATCH_END + i] = start + (int32_t)b->slots[i].len;
-		b->results[UOA_BATCH_NAME + i] = number_client(b, i);
+		b->results[UOA_BATCH_NAME + i] = number;
+		b->results[UOA_BATCH_FRESH + b->results[UOA_BATCH_FRESH_COUNT]] = number;
+		b->results[UOA_BATCH_FRESH_COUNT] += is_fresh;
 	}
 	return got;
 }

@@ -4,9 +4,9 @@
  * integers, what Python needs to slice payloads and to find address objects.
  *
  * Address objects cost more than anything else per datagram, and behind a
- * balancer few of them come back often. So the batch numbers the clients it has
- * seen: Python keeps one object a number, and builds a new one only for the
- * numbers listed as fresh.
+ * balancer few of them come back often. So the clients that were seen have
+ * numbers, `struct uoa_names`: Python keeps one object a number, and builds a new
+ * one only for the numbers listed as fresh.
  */
 #ifndef UOA_NATIVE_BATCH_H
 #define UOA_NATIVE_BATCH_H
@@ -29,7 +29,26 @@ enum {
 	UOA_BATCH_RESULTS = UOA_BATCH_FRESH + UOA_BATCH,
 };
 
+struct uoa_names;
 struct uoa_batch;
+
+/* Names without a batch, for datagrams that others have received. NULL: no memory. */
+struct uoa_names *uoa_names_new(void);
+void uoa_names_free(struct uoa_names *names);
+const struct uoa_client *uoa_names_client(const struct uoa_names *names,
+					  int32_t number);
+
+/* uoa_resolve() for one datagram that came without ancillary data. Returns the
+ * number of its client (31 bits), whether it is fresh (1 bit), and above these how
+ * many bytes to take off the payload. */
+int64_t uoa_names_resolve(struct uoa_names *names, struct uoa_resolver *resolver,
+			  const struct uoa_addr *peer, const struct uoa_addr *local,
+			  const struct uoa_asker *asker, const uint8_t *payload,
+			  uint32_t len, uint64_t now);
+
+/* Does uoa_route() lead where the datagram came from, without any header? */
+int uoa_way_is_own(struct uoa_resolver *resolver, const struct uoa_client *client,
+		   uint64_t now);
 
 /* For up to `slots` (at most UOA_BATCH) datagrams at once. The errors are those of
  * uoa_receiver_new(). */
@@ -38,8 +57,7 @@ int uoa_batch_new(struct uoa_batch **batch, int fd, struct uoa_resolver *resolve
 void uoa_batch_free(struct uoa_batch *batch);
 uint8_t *uoa_batch_data(struct uoa_batch *batch);
 int32_t *uoa_batch_results(struct uoa_batch *batch);
-const struct uoa_client *uoa_batch_client(const struct uoa_batch *batch,
-					  int32_t number);
+struct uoa_names *uoa_batch_names(struct uoa_batch *batch);
 
 /* Receive what is there. Returns how many datagrams, or negative errno. */
 int uoa_batch_receive(struct uoa_batch *batch, int flags);
