@@ -171,5 +171,8 @@ const struct uoa_way *uoa_reverse_find(struct uoa_reverse *r,
 		if (own && is_same(&way->peer, &own->peer))
 			kept = way;
 	}
-	return kept && kept->heard >= newest ? kept : latest;
+	/* Datagrams of one batch are of one time. Two peers that are new then are
+	 * both in use; one that was known before has been moved, unless it is
+	 * heard from again. */
+	return kept && (kept->heard > newest || kept->first == newest) ? kept : latest;
 }
