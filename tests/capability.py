@@ -140,6 +140,7 @@ def _aioquic_examples() -> str | None:
 PROBES: Final[dict[str, Probe]] = {
     "aioquic-examples": _aioquic_examples,
     "bpf": _bpf,
+    "chromium": _program("chromium"),
     "clang": _program("clang"),
     "dig": _program("dig"),
     "dnsdist": _program("dnsdist"),
