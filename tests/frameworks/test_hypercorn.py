@@ -262,7 +262,7 @@ class TestBurst:
 
     def test_what_waits_is_bounded(self, loop: Loop, monkeypatch: pytest.MonkeyPatch) -> None:
         """While hypercorn is busy datagrams stay in the socket; all come when it goes on."""
-        count, seen = 2000, []
+        count, seen = 2000, list[int]()
 
         class Stuck(asyncio.DatagramProtocol):
             """A protocol of hypercorn that takes nothing for now."""

@@ -46,7 +46,6 @@ if TYPE_CHECKING:
     from hypercorn.asyncio.udp_server import UDPServer
     from hypercorn.config import Config, Sockets
     from hypercorn.events import Event
-    from hypercorn.typing import Framework
 
     from uoa._client import Addr
     from uoa._resolver import Resolver
@@ -61,7 +60,7 @@ _log = logging.getLogger("uoa")
 
 
 async def serve(
-    app: Framework,
+    app: Callable[..., Any],
     config: Config,
     *,
     resolver: Resolver | None = None,

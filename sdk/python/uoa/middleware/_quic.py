@@ -18,11 +18,9 @@ if TYPE_CHECKING:
 
     from uoa._resolver import Resolver
 
-    Message = MutableMapping[str, Any]
-    Send = Callable[[Message], Awaitable[None]]
-    Receive = Callable[[], Awaitable[Message]]
+    # Frameworks and servers have types of their own for the three, which are not each other's.
+    App = Callable[[Any, Any, Any], Awaitable[None]]
     Scope = MutableMapping[str, Any]
-    App = Callable[[Scope, Receive, Send], Awaitable[None]]
 
 _TYPES = ("http", "websocket", "webtransport")
 _POLICY_VIOLATION = 1008  # RFC 6455, section 7.4.1
@@ -77,7 +75,7 @@ class QuicAdapter:
             weakref.finalize(self, self._sock.close)
         self._has_complained = False
 
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+    async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
         """Run the application, with a scope of its own that shows the client."""
         if scope["type"] not in _TYPES:
             await self.app(scope, receive, send)
@@ -222,7 +220,7 @@ def _is_forwarded(name: bytes) -> bool:
     return plain == b"forwarded" or plain.startswith(b"x-forwarded-")
 
 
-async def _refuse(kind: str, send: Send) -> None:
+async def _refuse(kind: str, send: Any) -> None:
     """Answer in place of the application."""
     if kind != "http":
         await send({"type": f"{kind}.close", "code": _POLICY_VIOLATION})
