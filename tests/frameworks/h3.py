@@ -1,11 +1,10 @@
 # SPDX-License-Identifier: MIT
-"""What tests of HTTP/3 share: aioquic's client, hypercorn on a free port, a certificate."""
+"""What tests of HTTP/3 share: aioquic's client, and hypercorn on a free port."""
 
 from __future__ import annotations
 
 import asyncio
 import atexit
-import datetime
 import functools
 import json
 import shutil
@@ -14,7 +13,7 @@ import tempfile
 from collections.abc import AsyncIterator, Iterable
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from pathlib import Path
-from typing import Any, Final, NamedTuple, cast
+from typing import Any, NamedTuple, cast
 
 from aioquic.asyncio.client import connect
 from aioquic.asyncio.protocol import QuicConnectionProtocol
@@ -23,13 +22,13 @@ from aioquic.h3.events import DataReceived, HeadersReceived
 from aioquic.quic.configuration import QuicConfiguration
 from aioquic.quic.connection import QuicConnection
 from aioquic.quic.events import QuicEvent
-from cryptography import x509
-from cryptography.hazmat.primitives import hashes, serialization
-from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.hazmat.primitives import serialization
 from hypercorn.config import Config, Sockets
 
 import uoa
 import uoa.hypercorn
+from tests.frameworks import quic
+from tests.frameworks.quic import NAME
 from tests.senders import Address
 from tests.unit.endpoints import TRUST
 
@@ -37,8 +36,6 @@ from tests.unit.endpoints import TRUST
 Scope = dict[str, Any]
 Receive = Any
 Send = Any
-
-NAME: Final = "uoa.test"
 
 
 # ---- The client ----------------------------------------------------------------------
@@ -133,35 +130,17 @@ def client(to: Address) -> AbstractAsyncContextManager[H3Client]:
 
 @functools.cache
 def certificate() -> Path:
-    """Return the file of a certificate; beside it are key.pem and, with a password, locked.pem."""
+    """Return the certificate's file; beside it: key.pem and, with a password, locked.pem."""
     folder = Path(tempfile.mkdtemp(prefix="uoa-h3-"))
     atexit.register(shutil.rmtree, folder)
-    key = ec.generate_private_key(ec.SECP256R1())
-    name = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, NAME)])
-    now = datetime.datetime.now(datetime.UTC)
-    signed = (
-        x509.CertificateBuilder()
-        .subject_name(name)
-        .issuer_name(name)
-        .public_key(key.public_key())
-        .serial_number(x509.random_serial_number())
-        .not_valid_before(now - datetime.timedelta(days=1))
-        .not_valid_after(now + datetime.timedelta(days=13))
-        .add_extension(x509.SubjectAlternativeName([x509.DNSName(NAME)]), critical=False)
-        .sign(key, hashes.SHA256())
+    _, key = quic.certificate()
+    locked = key.private_bytes(
+        serialization.Encoding.PEM,
+        serialization.PrivateFormat.PKCS8,
+        serialization.BestAvailableEncryption(b"secret"),
     )
-    path = folder / "certificate.pem"
-    path.write_bytes(signed.public_bytes(serialization.Encoding.PEM))
-    for file, encryption in (
-        ("key.pem", serialization.NoEncryption()),
-        ("locked.pem", serialization.BestAvailableEncryption(b"secret")),
-    ):
-        (folder / file).write_bytes(
-            key.private_bytes(
-                serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, encryption
-            )
-        )
-    return path
+    (folder / "locked.pem").write_bytes(locked)
+    return quic.write_certificate(folder)[0]
 
 
 class H3Config(Config):

@@ -20,11 +20,11 @@ from pathlib import Path
 from typing import Final
 
 import pytest
-from cryptography import x509
 from cryptography.hazmat.primitives import serialization
 
 from tests.capability import need
-from tests.frameworks.h3 import NAME, certificate
+from tests.frameworks import quic
+from tests.frameworks.quic import NAME
 from tests.interop.programs import PYTHON, Program, balancing, running
 from tests.senders import Address
 from uoa.cli._hostport import text_of
@@ -43,12 +43,12 @@ pytestmark = pytest.mark.netns(
 
 
 @contextmanager
-def _serving(listen: Address, *arguments: str) -> Iterator[Program]:
+def _serving(listen: Address, folder: Path, *arguments: str) -> Iterator[Program]:
     """Run the example."""
+    certificate, key = quic.write_certificate(folder)
     with running(
         *PYTHON, str(_ROOT / "examples/python/whoami_h3.py"), "--listen", text_of(listen),
-        "--certificate", str(certificate()), "--key", str(certificate().with_name("key.pem")),
-        *arguments, ready="^ready$",
+        "--certificate", str(certificate), "--key", str(key), *arguments, ready="^ready$",
     ) as server:  # fmt: skip
         yield server
 
@@ -63,7 +63,7 @@ def _leave_from(client: str, vip: Address) -> None:
 
 def _pin() -> str:
     """Return the hash of the certificate's key, by which QUIC accepts it."""
-    key = x509.load_pem_x509_certificate(certificate().read_bytes()).public_key()
+    key = quic.certificate()[0].public_key()
     encoded = key.public_bytes(
         serialization.Encoding.DER, serialization.PublicFormat.SubjectPublicKeyInfo
     )
@@ -112,7 +112,7 @@ def test_the_page_shows_the_visitor(dialect: str, family: int, outer: int, tmp_p
     client, vip, server_at = _CLIENTS[family], _VIPS[family], _SERVERS[outer]
     _leave_from(client, vip)
     with (
-        _serving(server_at, "--trust", server_at[0], "--dialect", dialect) as server,
+        _serving(server_at, tmp_path, "--trust", server_at[0], "--dialect", dialect) as server,
         balancing(vip, server_at, dialect, trail=0 if dialect == "ppv2" else 3),
     ):
         page, picture = _open_page(vip, tmp_path)
@@ -144,7 +144,7 @@ def test_the_page_does_not_pretend(trust: str, source: str, tmp_path: Path) -> N
     """A direct visitor is told so; one whom a balancer does not name is told that, too."""
     need("chromium")
     at = (_SERVERS[4][0], 443)
-    with _serving(at, "--trust", trust) as server:
+    with _serving(at, tmp_path, "--trust", trust) as server:
         page, picture = _open_page(at, tmp_path)
         [line] = server.wait_for("^client ")
     assert line.endswith(f" source={source}")
