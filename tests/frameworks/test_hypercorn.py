@@ -280,6 +280,7 @@ class TestBurst:
             endpoints = uoa.hypercorn._Endpoints(uoa.Resolver([]))
             transport, _ = await endpoints.open(lambda: server, sock)
             with udp_socket("127.0.0.1") as sender:
+                sender.sendto(b"", sock.getsockname())  # which is consumed
                 for number in range(count):
                     sender.sendto(b"%d" % number, sock.getsockname())
             reading: Any = transport

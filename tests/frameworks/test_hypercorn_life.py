@@ -6,12 +6,14 @@ from __future__ import annotations
 import asyncio
 import json
 import ssl
+from collections.abc import Iterator
 from typing import Any
 
 import pytest
 from hypercorn.utils import LifespanFailureError
 
 import uoa
+import uoa.asyncio
 import uoa.middleware
 from tests.clock import Clock
 from tests.frameworks.h3 import H3Config, Receive, Scope, Send, certificate, client, serving, tell
@@ -104,8 +106,19 @@ class TestRefusals:
         Loop(Rigid).run(main)
 
 
+_RAN: list[Scope] = []
+
+
+@pytest.fixture(autouse=True)
+def _never_ran() -> Iterator[None]:
+    """Fail a test whose server called an application that must not run."""
+    _RAN.clear()
+    yield
+    assert _RAN == []
+
+
 async def _never(scope: Scope, receive: Receive, send: Send) -> None:
-    raise AssertionError("the application runs")
+    _RAN.append(scope)
 
 
 class TestHook:
@@ -276,9 +289,17 @@ def test_a_move_within_one_batch(monkeypatch: pytest.MonkeyPatch) -> None:
     assert resolver.route(kept, local).peer == old
 
 
-def test_a_socket_is_closed_at_the_end(loop: Loop) -> None:
-    """At the end the port is free, and a resolver of the caller's is still open."""
+def test_a_socket_is_closed_at_the_end(loop: Loop, monkeypatch: pytest.MonkeyPatch) -> None:
+    """At the end the endpoint is closed and the port free; the caller's resolver is still open."""
     config = H3Config()
+    create, transports = uoa.asyncio.create_datagram_endpoint, list[Any]()
+
+    async def remembering(*arguments: Any, **keywords: Any) -> Any:
+        transport, protocol = await create(*arguments, **keywords)
+        transports.append(transport)
+        return transport, protocol
+
+    monkeypatch.setattr(uoa.hypercorn, "create_datagram_endpoint", remembering)
 
     async def main() -> None:
         resolver = uoa.Resolver([])
@@ -287,6 +308,7 @@ def test_a_socket_is_closed_at_the_end(loop: Loop) -> None:
                 pass
         with udp_socket(*at):
             pass
+        assert [transport.is_closing() for transport in transports] == [True]
         assert resolver.stats()["flows"] == 0
 
     loop.run(main)
