@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import asyncio
 import socket
+import tempfile
 import threading
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import (
@@ -12,22 +13,35 @@ from contextlib import (
     asynccontextmanager,
     contextmanager,
 )
+from pathlib import Path
 from typing import Any, Final
 
 import dnslib
+import nserver
+import nserver.middleware
 import uvloop
-from aioquic.asyncio import QuicConnectionProtocol
+from aioquic.asyncio.protocol import QuicConnectionProtocol
 from aioquic.quic.events import QuicEvent, StreamDataReceived
+from hypercorn.config import Config
+from starlette.applications import Starlette
+from starlette.middleware import Middleware
+from starlette.requests import Request
+from starlette.responses import PlainTextResponse
+from starlette.routing import Route
 
 import uoa
 import uoa.aioquic
 import uoa.asyncio
 import uoa.dnslib
+import uoa.hypercorn
+import uoa.nserver
 import uoa.socketserver
+import uoa.syslog
 from tests.frameworks import quic
-from tests.frameworks.quic_talk import QuicTalk
+from tests.frameworks.quic_talk import Http3Talk, QuicTalk
 from tests.frameworks.world import NO_CMSG, PATIENCE, Adapter, Running, Start
-from tests.senders import Address
+from tests.senders import Address, udp_socket
+from uoa.cli import _hostport
 
 # ---- Event loops ---------------------------------------------------------------------
 
@@ -49,7 +63,9 @@ def in_a_loop(
         async def main() -> None:
             here, done = asyncio.get_running_loop(), asyncio.Event()
             handle.append((here, done))
-            here.set_exception_handler(lambda _, context: running.complaints.append(context))
+            here.set_exception_handler(
+                lambda _, context: running.complaints.append(context.get("exception") or context)
+            )
             async with serve(resolver, host, running) as address:
                 running.address = address[:2]
                 ready.set()
@@ -231,6 +247,79 @@ def _dnslib(resolver: uoa.Resolver, host: str) -> Iterator[Running]:
         yield running
 
 
+def _nserver(kind: type[Any]) -> Start:
+    @contextmanager
+    def start(resolver: uoa.Resolver, host: str) -> Iterator[Running]:
+        running = Running(("", 0))
+        raw = nserver.RawNameServer(nserver.NameServer("whoami"))
+
+        class WhoAmI(nserver.middleware.RawMiddleware):
+            @uoa.real_client
+            def process_request(self, request: Any, call_next: Any, client: uoa.Client) -> Any:
+                return dns_reply(request, running.say(client))
+
+        raw.append_middleware(WhoAmI())
+        transport_of = uoa.nserver.UDPv6Transport if ":" in host else uoa.nserver.UDPv4Transport
+        transport = transport_of(host, 0, resolver=resolver, receive_timeout=0.05)
+        application = kind(raw, transport)
+        # Bound here, so that the port is known, and what cannot work is raised here.
+        try:
+            transport.start_server()
+        except BaseException:
+            transport.socket.close()
+            raise
+        transport.start_server = lambda: None  # type: ignore[method-assign]
+        running.address = transport.socket.getsockname()[:2]
+        status: list[int] = []
+        thread = threading.Thread(target=lambda: status.append(application.run()))
+        thread.start()
+        try:
+            yield running
+        finally:
+            application.shutdown_server = True
+            application.error_count = max(application.MAX_ERRORS, 1)
+            thread.join()
+            if transport.socket.fileno() >= 0:
+                transport.stop_server()
+
+    return start
+
+
+# ---- Syslog --------------------------------------------------------------------------
+
+
+def syslog_message() -> bytes:
+    """Return a message."""
+    return b"<13>1 - host app - - - hello"
+
+
+@asynccontextmanager
+async def _syslog(resolver: uoa.Resolver, host: str, running: Running) -> AsyncIterator[Address]:
+    @uoa.syslog.handler
+    async def on_message(data: bytes, *, client: uoa.Client) -> None:
+        running.say(client)
+
+    protocol = uoa.syslog.SyslogProtocol(on_message)
+    transport, _ = await uoa.asyncio.create_datagram_endpoint(
+        lambda: protocol, (host, 0), resolver=resolver
+    )
+    yield transport.get_extra_info("sockname")
+    transport.close()
+    await protocol.wait_closed()
+
+
+@contextmanager
+def _syslog_threads(resolver: uoa.Resolver, host: str) -> Iterator[Running]:
+    running = Running(("", 0))
+
+    def on_message(data: bytes, client: uoa.Client) -> None:
+        running.say(client)
+
+    server = uoa.syslog.ThreadingUDPServer((host, 0), on_message, resolver=resolver)
+    with serving_forever(server, running):
+        yield running
+
+
 # ---- QUIC ----------------------------------------------------------------------------
 
 
@@ -255,6 +344,51 @@ async def _aioquic(resolver: uoa.Resolver, host: str, running: Running) -> Async
     await asyncio.sleep(0)  # connection_lost() closes the socket
 
 
+@asynccontextmanager
+async def _hypercorn(resolver: uoa.Resolver, host: str, running: Running) -> AsyncIterator[Address]:
+    """HTTP/3, and the adapter for ASGI applications in front of Starlette."""
+
+    @uoa.real_client
+    async def whoami(request: Request, client: uoa.Client) -> PlainTextResponse:
+        assert request.client is not None
+        assert (request.client.host, request.client.port) == (client.host, client.port)
+        return PlainTextResponse(running.say(client))
+
+    app = Starlette(
+        routes=[Route("/", whoami)], middleware=[Middleware(uoa.middleware.QuicAdapter)]
+    )
+    ready, done = asyncio.Event(), asyncio.Event()
+    with tempfile.TemporaryDirectory() as folder:
+        with udp_socket(host) as free:
+            address = free.getsockname()[:2]  # In a namespace of its own nobody else takes it.
+        config = Config()
+        config.quic_bind, config.bind = [_hostport.text_of(address)], []
+        config.loglevel = "CRITICAL"
+        config.graceful_timeout = 0.1  # for clients that do not say goodbye
+        certificate, key = quic.write_certificate(Path(folder))
+        config.certfile, config.keyfile = str(certificate), str(key)
+
+        async def trigger() -> None:
+            ready.set()
+            await done.wait()
+
+        served = uoa.hypercorn.serve(app, config, resolver=resolver, shutdown_trigger=trigger)
+        server = asyncio.create_task(served)
+        waiting = asyncio.create_task(ready.wait())
+        await asyncio.wait([server, waiting], return_when=asyncio.FIRST_COMPLETED)
+        if server.done():
+            waiting.cancel()
+            await server
+        yield address
+        done.set()
+        try:
+            await server
+        except* RuntimeError as errors:
+            # hypercorn's timers of connections that are open when it ends.
+            _, others = errors.split(lambda error: "is shutting down" in str(error))
+            assert others is None
+
+
 # ---- All of them ---------------------------------------------------------------------
 
 ADAPTERS: Final[dict[str, Adapter]] = {
@@ -275,6 +409,44 @@ ADAPTERS: Final[dict[str, Adapter]] = {
             rebuilds=False,
         )
         for loop in LOOPS
+    },
+    **{
+        f"hypercorn-{loop}": Adapter(
+            in_a_loop(loop, _hypercorn),
+            talk=Http3Talk,
+            question=lambda: b"no QUIC",
+            has_empty=False,
+            rebuilds=False,
+            is_frozen=True,
+            turns=300,
+        )
+        for loop in LOOPS
+    },
+    **{
+        f"syslog-{loop}": Adapter(
+            in_a_loop(loop, _syslog),
+            question=syslog_message,
+            answer=None,
+            has_empty=False,
+            rebuilds=False,
+        )
+        for loop in LOOPS
+    },
+    "syslog-threads": Adapter(
+        _syslog_threads, question=syslog_message, answer=None, has_empty=False, rebuilds=False
+    ),
+    **{
+        f"nserver-{name}": Adapter(
+            _nserver(kind),
+            question=dns_question,
+            answer=dns_answer,
+            has_empty=False,
+            rebuilds=False,
+        )
+        for name, kind in (
+            ("direct", uoa.nserver.DirectApplication),
+            ("threads", uoa.nserver.ThreadsApplication),
+        )
     },
     "dnslib": Adapter(_dnslib, question=dns_question, answer=dns_answer, has_empty=False),
 }

@@ -167,8 +167,15 @@ class Datagrams:
         before = len(world.running.lines)
         world.send(sock, adapter.question(), claim)
         if adapter.answer is None:
-            world.running.wait(lambda: len(world.running.lines) > before)
-            return world.running.lines[before]
+            via = f" via {text_of(sock.getsockname()[:2])} "
+            found: list[str] = []
+
+            def has_come() -> bool:
+                found[:] = [said for said in world.running.lines[before:] if via in said]
+                return bool(found)
+
+            world.running.wait(has_come)
+            return found[0]
         data = world.receive(sock, time.monotonic() + PATIENCE)
         assert data is not None, (world.running.lines[before:], world.running.complaints)
         return adapter.answer(data)
@@ -196,6 +203,8 @@ class Adapter:
     """Makes the conversation of one client."""
     answers_from_asked: bool = True
     """Whether its answers leave from the address that was asked, on a socket bound to all."""
+    is_frozen: bool = False
+    """Whether it names the client and the peer of a connection's beginning, for ever."""
     turns: int = 1000
     """How often two clients take turns in the test of mix-ups."""
 
