@@ -12,7 +12,7 @@ from importlib.metadata import version
 from pathlib import Path
 from statistics import median
 
-from tests.bench import receive
+from tests.bench import adapters, receive
 from tests.bench.variants import DATAGRAMS, MODES, PAYLOAD, VARIANTS, run_apart
 
 # Row: (this, against that, budget of drain, budget of echo)
@@ -22,6 +22,9 @@ ROWS = (
     ("uoa on asyncio", "uvloop", 0.9, 1.0),
     ("uoa on uvloop", "uvloop", 0.9, 1.0),
 )
+
+
+_VERSIONS = ("uoa", "cffi", "uvloop", "aioquic", "dnslib", "hypercorn", "nserver")
 
 
 def _measure(rounds: int) -> dict[str, dict[str, list[float]]]:
@@ -63,6 +66,35 @@ def _report_receiving(times: dict[str, list[float]]) -> list[dict[str, object]]:
     return ratios
 
 
+def _measure_adapters(rounds: int) -> dict[str, dict[str, list[float]]]:
+    rates: dict[str, dict[str, list[float]]] = {
+        name: {"alone": [], "uoa": []} for name in adapters.CASES
+    }
+    total = rounds * len(rates)
+    done = 0
+    for _ in range(rounds):
+        for name, by_side in rates.items():
+            by_side["alone"].append(adapters.run_apart(name, is_uoa=False))
+            by_side["uoa"].append(adapters.run_apart(name, is_uoa=True))
+            done += 1
+            print(f"\r{done} of {total} pairs of adapters", end="", file=sys.stderr, flush=True)
+    print(file=sys.stderr)
+    return rates
+
+
+def _report_adapters(rates: dict[str, dict[str, list[float]]]) -> list[dict[str, object]]:
+    """Print each adapter beside its framework; return their ratios."""
+    title = "requests a second of processor time"
+    print(f"\n{title:37}{'alone':>9}{'with uoa':>10}{'ratio':>8}{'budget':>8}")
+    ratios: list[dict[str, object]] = []
+    for name, by_side in rates.items():
+        alone, ours = median(by_side["alone"]), median(by_side["uoa"])
+        budget = adapters.CASES[name].budget
+        ratios.append({"adapter": name, "ratio": ours / alone})
+        print(f"{name:37}{alone:9.0f}{ours:10.0f}{ours / alone:8.2f}{budget:8.2f}")
+    return ratios
+
+
 def main() -> int:
     """Measure, print the tables, and write the JSON."""
     parser = argparse.ArgumentParser(description=__doc__)
@@ -71,6 +103,7 @@ def main() -> int:
     args = parser.parse_args()
     rates = _measure(args.rounds)
     times = _measure_receiving(args.rounds)
+    beside = _measure_adapters(args.rounds)
     middle = {
         mode: {name: median(values) for name, values in by_name.items()}
         for mode, by_name in rates.items()
@@ -88,19 +121,21 @@ def main() -> int:
             f"{row['echo']:9.2f}{budgets[1]:8.1f}"
         )
     receiving = _report_receiving(times)
+    adapting = _report_adapters(beside)
     if args.output:
         document = {
             "schema": 1,
             "date": time.strftime("%Y-%m-%d"),
             "machine": f"{platform.machine()}, {platform.system()} {platform.release()}",
             "python": platform.python_version(),
-            "versions": {name: version(name) for name in ("uoa", "cffi", "uvloop")},
+            "versions": {name: version(name) for name in _VERSIONS},
             "datagrams": DATAGRAMS,
             "payload": len(PAYLOAD),
             "rounds": args.rounds,
             "ratios": ratios,
             "rates": rates,
             "c": {"ratios": receiving, "nanoseconds": times},
+            "adapters": {"ratios": adapting, "rates": beside},
         }
         args.output.parent.mkdir(parents=True, exist_ok=True)
         args.output.write_text(json.dumps(document, indent=1) + "\n", encoding="utf-8")

@@ -3,7 +3,7 @@
 
 Prints requests in a second of the server's processor time. Datagram servers find all
 requests in their socket's buffer when they start; QUIC servers are asked by a client in
-another process, 32 requests at once. Each request for uoa names its client:
+another process, 8 requests at once. Each request for uoa names its client:
 in an option, or, where the transport hands no options over, in a PROXY header.
 """
 
@@ -166,33 +166,32 @@ def _nserver(is_uoa: bool, requests: int) -> float:
     import logging
 
     import dnslib
-    import nserver
-    import nserver.application
-    import nserver.transport
+    from nserver.application import DirectApplication
+    from nserver.models import Query
+    from nserver.records import A
+    from nserver.rules import ZoneRule
+    from nserver.server import NameServer
+    from nserver.transport import UDPv4Transport
 
     import uoa.nserver
 
     logging.disable(logging.CRITICAL)
     count = _Countdown(requests, _end)
-    server = nserver.NameServer("bench")
+    server = NameServer("bench")
 
-    @server.rule(nserver.ZoneRule, "", ["A"])
-    def answer(query: nserver.Query) -> nserver.A:
-        return nserver.A(query.name, "192.0.2.1")
+    @server.rule(ZoneRule, "", ["A"])  # type: ignore[untyped-decorator]
+    def answer(query: Query) -> A:
+        return A(query.name, "192.0.2.1")
 
-    kind = (
-        type("Transport", (uoa.nserver.UDPv4Transport,), {})
-        if is_uoa
-        else type("Transport", (nserver.transport.UDPv4Transport,), {})
-    )
+    base: Any = uoa.nserver.UDPv4Transport if is_uoa else UDPv4Transport
 
-    def send_message_response(self: Any, message: Any) -> None:
-        kind.__base__.send_message_response(self, message)
-        count()
+    class Transport(base):  # type: ignore[misc]
+        def send_message_response(self, message: Any) -> None:
+            super().send_message_response(message)
+            count()
 
-    kind.send_message_response = send_message_response  # type: ignore[attr-defined]
-    transport = kind("127.0.0.1", 0, **({"trust": _TRUST} if is_uoa else {}))
-    application = uoa.nserver.DirectApplication if is_uoa else nserver.application.DirectApplication
+    transport: Any = Transport("127.0.0.1", 0, **({"trust": _TRUST} if is_uoa else {}))
+    application: Any = uoa.nserver.DirectApplication if is_uoa else DirectApplication
     transport.socket.bind(("127.0.0.1", 0))
     transport.start_server = lambda: None
     query = dnslib.DNSRecord.question("www.example.com").pack()
@@ -302,13 +301,14 @@ async def _ask_apart(port: int, requests: int, is_uoa: bool, alpn: str) -> float
 
 def _aioquic(loop: str) -> Callable[[bool, int], float]:
     def run(is_uoa: bool, requests: int) -> float:
-        import aioquic.asyncio
+        from aioquic.asyncio.protocol import QuicConnectionProtocol
+        from aioquic.asyncio.server import serve
         from aioquic.quic.events import StreamDataReceived
 
         import uoa.aioquic
         from tests.frameworks import quic
 
-        class Plain(aioquic.asyncio.QuicConnectionProtocol):
+        class Plain(QuicConnectionProtocol):
             def quic_event_received(self, event: Any) -> None:
                 if isinstance(event, StreamDataReceived) and event.end_stream:
                     self._quic.send_stream_data(event.stream_id, event.data, end_stream=True)
@@ -324,7 +324,7 @@ def _aioquic(loop: str) -> Callable[[bool, int], float]:
                     "127.0.0.1", 0, configuration=configuration, create_protocol=Real, trust=_TRUST
                 )
             else:
-                server = await aioquic.asyncio.serve(
+                server = await serve(
                     "127.0.0.1", 0, configuration=configuration, create_protocol=Plain
                 )
             port = server._transport.get_extra_info("sockname")[1]
@@ -372,7 +372,7 @@ def _hypercorn(loop: str) -> Callable[[bool, int], float]:
             server = asyncio.create_task(
                 uoa.hypercorn.serve(app, config, trust=_TRUST, shutdown_trigger=trigger)
                 if is_uoa
-                else hypercorn.asyncio.serve(app, config, shutdown_trigger=trigger)  # type: ignore[arg-type]
+                else hypercorn.asyncio.serve(app, config, shutdown_trigger=trigger)
             )
             await ready.wait()
             try:

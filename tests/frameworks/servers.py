@@ -17,12 +17,12 @@ from pathlib import Path
 from typing import Any, Final
 
 import dnslib
-import nserver
-import nserver.middleware
 import uvloop
 from aioquic.asyncio.protocol import QuicConnectionProtocol
 from aioquic.quic.events import QuicEvent, StreamDataReceived
 from hypercorn.config import Config
+from nserver.middleware import RawMiddleware
+from nserver.server import NameServer, RawNameServer
 from starlette.applications import Starlette
 from starlette.middleware import Middleware
 from starlette.requests import Request
@@ -251,9 +251,9 @@ def _nserver(kind: type[Any]) -> Start:
     @contextmanager
     def start(resolver: uoa.Resolver, host: str) -> Iterator[Running]:
         running = Running(("", 0))
-        raw = nserver.RawNameServer(nserver.NameServer("whoami"))
+        raw = RawNameServer(NameServer("whoami"))
 
-        class WhoAmI(nserver.middleware.RawMiddleware):
+        class WhoAmI(RawMiddleware):
             @uoa.real_client
             def process_request(self, request: Any, call_next: Any, client: uoa.Client) -> Any:
                 return dns_reply(request, running.say(client))

@@ -15,7 +15,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any, Final
 
-import dnslib  # type: ignore[import-untyped]
+import dnslib
 import nserver.application
 import nserver.transport
 import pytest

@@ -16,7 +16,7 @@ import argparse
 import asyncio
 from typing import Any
 
-import dnslib  # type: ignore[import-untyped]
+import dnslib
 
 import uoa
 from uoa.cli import _hostport

@@ -35,8 +35,8 @@ from uoa.socketserver import ThreadingMixIn, ThreadingUDPServer
 from uoa.socketserver import UDPServer as _AnyUDPServer
 
 try:
-    import dnslib  # type: ignore[import-untyped]
-    import dnslib.server  # type: ignore[import-untyped]
+    import dnslib
+    import dnslib.server
 except ImportError as error:
     raise not_installed("dnslib", "dns") from error
 
