@@ -47,13 +47,18 @@ def call(app: Any, scope: Scope, *messages: dict[str, Any]) -> list[dict[str, An
             *(messages or [{"type": "http.request", "body": b"", "more_body": False}])
         ]
 
+        is_answered = asyncio.Event()
+
         async def receive() -> dict[str, Any]:
             if not waiting:
-                await asyncio.Event().wait()
+                await is_answered.wait()
+                return {"type": "http.disconnect"}
             return waiting.pop(0)
 
         async def send(message: dict[str, Any]) -> None:
             sent.append(message)
+            if message["type"] == "http.response.body" and not message.get("more_body"):
+                is_answered.set()
 
         async with asyncio.timeout(20):
             await app(scope, receive, send)

@@ -110,8 +110,23 @@ class TestFinding:
             handle(("192.0.2.1", 1))
 
 
+Text = str  # what annotations name in this module
+
+
 class TestShapes:
     """What can be decorated."""
+
+    def test_annotations_are_evaluated_where_the_function_is(self) -> None:
+        """Frameworks that read annotations need no names of the function's module."""
+
+        @uoa.real_client
+        def handle(word: Text, client: uoa.Client) -> None: ...
+
+        @uoa.real_client
+        def for_checkers(word: Nowhere, client: uoa.Client) -> None: ...  # type: ignore[name-defined]  # noqa: F821
+
+        assert inspect.signature(handle).parameters["word"].annotation is str
+        assert inspect.signature(for_checkers).parameters["word"].annotation == "Nowhere"
 
     def test_functions_of_any_signature(self) -> None:
         """The parameter may stand anywhere, and be of any kind that takes a value."""

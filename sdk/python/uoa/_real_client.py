@@ -53,11 +53,19 @@ class _NoClientError(UnknownClientError):
 
 
 def _signature(function: Callable[..., Any]) -> inspect.Signature:
+    """Return the signature, annotations evaluated if all can be: in names of the function's module.
+
+    Frameworks that evaluate them themselves would look for the names in this module.
+    """
+    more: dict[str, Any] = {}
     if sys.version_info >= (3, 14):
         from annotationlib import Format
 
-        return inspect.signature(function, annotation_format=Format.FORWARDREF)
-    return inspect.signature(function)
+        more["annotation_format"] = Format.FORWARDREF
+    try:
+        return inspect.signature(function, eval_str=True, **more)
+    except (AttributeError, NameError, SyntaxError, TypeError):
+        return inspect.signature(function, **more)  # Some are for type checkers only.
 
 
 def _is_client(annotation: Any) -> bool:
