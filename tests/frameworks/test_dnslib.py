@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import select
 import socket
 import struct
 import time
@@ -220,6 +221,19 @@ class TestTcp:
             assert 0.25 < time.monotonic() - start < 5
             assert running.lines == []
 
+    def test_bytes_now_and_then_buy_no_time(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        """A peer that sends a byte whenever it is about to be given up is given up all the same."""
+        monkeypatch.setattr("uoa.dnslib._HEADER_SECONDS", 0.3)
+        with dns_server(tcp=True) as running, connection(running.address) as sock:
+            header = tcp_header(CLIENT) + over_tcp(dns_question())
+            with suppress(BrokenPipeError, ConnectionResetError):
+                for at in range(len(header)):
+                    sock.send(header[at : at + 1])
+                    if select.select([sock], [], [], 0.02)[0]:
+                        break  # It was closed.
+                assert sock.recv(1) == b""
+            assert running.lines == []
+
     def test_slow_connections_do_not_keep_others_out(self) -> None:
         """While connections that send nothing stay open, others are answered."""
         with dns_server(tcp=True) as running:
@@ -270,6 +284,19 @@ class TestUdp:
             sock.connect(running.address)
             sock.send(bytes(header) + query.pack())
             assert dns_answer(sock.recv(4096)) == said(CLIENT, sock, "proxy")
+
+    def test_empty_datagrams_are_no_queries(self) -> None:
+        """A header alone is counted, and nobody is asked to decode it."""
+        with dns_server() as running, socket.socket(type=socket.SOCK_DGRAM) as sock:
+            sock.settimeout(20)
+            sock.bind(("127.0.0.1", 0))
+            sock.connect(running.address)
+            sock.send(wire.build("ppv2", CLIENT))
+            sock.send(b"")
+            sock.send(wire.build("ppv2", CLIENT) + dns_question())
+            assert dns_answer(sock.recv(4096)) == said(CLIENT, sock, "proxy")
+            assert running.log == []
+            assert running.stats()["empty"] == 2
 
     def test_undecodable_queries_are_logged(self) -> None:
         """What dnslib cannot read, text that is none included, goes to its logger."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import copy
 import errno
+import functools
 import os
 import pickle
 import socket
@@ -376,3 +377,62 @@ class TestServers:
                 assert process.stdout.readline() == "203.0.113.7 wrote:\n"
             finally:
                 process.terminate()
+
+
+class TestThreads:
+    """ThreadingUDPServer: how many handlers run at once."""
+
+    class Server(ThreadingUDPServer):
+        """A server with little room."""
+
+        max_threads = 3
+
+    class Handler(DatagramHandler):
+        """Waits until it may go on, and answers."""
+
+        def __init__(self, gate: threading.Event, begun: threading.Semaphore, *rest: Any) -> None:
+            self._gate = gate
+            self._begun = begun
+            super().__init__(*rest)
+
+        def handle(self) -> None:
+            """Answer."""
+            self._begun.release()
+            self._gate.wait()
+            data, sock = self.request
+            sock.sendto(data, self.client_address)
+
+    @contextmanager
+    def flooded(self) -> Iterator[tuple[Any, threading.Event, threading.Semaphore, socket.socket]]:
+        """Run a server that has ten requests, and room for three."""
+        gate, begun = threading.Event(), threading.Semaphore(0)
+        handler = functools.partial(self.Handler, gate, begun)
+        server = self.Server(("127.0.0.1", 0), handler, trust=[])
+        thread = threading.Thread(target=server.serve_forever, args=(0.01,))
+        with server, udp_socket("127.0.0.1") as sock:
+            sock.connect(server.server_address)
+            for number in range(10):
+                sock.send(b"%d" % number)
+            thread.start()
+            try:
+                for _ in range(self.Server.max_threads):
+                    assert begun.acquire(timeout=20)
+                yield server, gate, begun, sock
+            finally:
+                gate.set()
+                server.shutdown()
+                thread.join()
+
+    def test_no_more_than_the_ceiling(self) -> None:
+        """While three handlers wait the other requests do, and all are answered in the end."""
+        with self.flooded() as (_, gate, begun, sock):
+            assert not begun.acquire(timeout=0.3)
+            gate.set()
+            assert {sock.recv(100) for _ in range(10)} == {b"%d" % number for number in range(10)}
+
+    def test_shutdown_does_not_wait_for_room(self) -> None:
+        """A server whose handlers are all stuck can be told to stop."""
+        with self.flooded() as (server, gate, begun, _):
+            server.shutdown()
+            assert not begun.acquire(blocking=False)
+            gate.set()
