@@ -6,8 +6,10 @@ Those of docs/frameworks are run by tests/frameworks/test_docs.py, where the fra
 
 from __future__ import annotations
 
+import re
 import subprocess
 import sys
+import tomllib
 from pathlib import Path
 
 import pytest
@@ -35,6 +37,29 @@ def test_links_lead_somewhere() -> None:
     ]
 
     assert broken == []
+
+
+def test_supported_releases_are_those_of_the_extras() -> None:
+    """README names every extra; the table of frameworks has their limits, which tox tests."""
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+    extras = project["optional-dependencies"]
+    readme = (ROOT / "README.md").read_text(encoding="utf-8")
+    table = (ROOT / "docs/frameworks/README.md").read_text(encoding="utf-8")
+    tox = (ROOT / "tox.ini").read_text(encoding="utf-8")
+    tested = dict(re.findall(r"oldest: (\S+)==(\S+)", tox))
+    rows = re.findall(r"`uoa\[(\w+)\]` \| ([0-9.]+) \| ([0-9.]+) \|", table)
+
+    assert [extra for extra in extras if f"`uoa[{extra}]`" not in readme] == []
+    assert {extra for extra, _, _ in rows} == set(extras) - {"all"}
+    for extra, oldest, newest in rows:
+        name, lower, upper = re.findall(r"^[\w-]+|(?<==|<)[0-9.]+", extras[extra][0])
+        assert oldest == lower
+        assert tested.get(name, lower) in (lower, f"{lower}.0")
+        assert _release(oldest) <= _release(newest) < _release(upper)
+
+
+def _release(text: str) -> list[int]:
+    return [int(number) for number in text.split(".")]
 
 
 @pytest.mark.parametrize("block", [b for b in _PYTHON if not b.is_server], ids=name_of)
