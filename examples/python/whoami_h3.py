@@ -65,6 +65,7 @@ def sign_own(folder):
 
 async def ready():
     """Say that all sockets are served, which is when hypercorn calls it; then serve on."""
+    made.cleanup()  # The key has been read: however this ends, none is left behind.
     print("ready", flush=True)
     await asyncio.Event().wait()
 
@@ -82,7 +83,8 @@ app = Starlette(routes=[Route("/", whoami)], middleware=[Middleware(uoa.middlewa
 resolver = uoa.Resolver(args.trust, args.backend, args.dialect)
 config = hypercorn.config.Config()
 config.bind, config.quic_bind = [], [args.listen]  # No TCP: see the guide for both.
-with tempfile.TemporaryDirectory() as folder:
-    made = (args.certificate, args.key) if args.certificate else sign_own(folder)
-    config.certfile, config.keyfile = made
+made = tempfile.TemporaryDirectory()
+with made as folder:
+    files = (args.certificate, args.key) if args.certificate else sign_own(folder)
+    config.certfile, config.keyfile = files
     asyncio.run(uoa.hypercorn.serve(app, config, resolver=resolver, shutdown_trigger=ready))
