@@ -41,8 +41,8 @@ void uoa_reverse_forget(struct uoa_reverse *reverse, const struct uoa_addr *dire
  * came with. Its peer is kept if it was heard from after the newest of the
  * client's peers was first seen, or is that, because then the client uses both;
  * if not, the balancer has moved the client to another port. Otherwise it is the
- * peer that was last heard from. Peers that have left `trust` are not used, nor those of
- * another virtual network than `own`, where the address is another host's.
+ * peer that was last heard from. Peers that have left `trust` are not used, nor
+ * those of another virtual network than `own`, where the address is another host's.
  */
 const struct uoa_way *uoa_reverse_find(struct uoa_reverse *reverse,
 				       const struct uoa_trust *trust,

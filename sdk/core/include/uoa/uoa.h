@@ -271,12 +271,12 @@ enum uoa_backend {
 };
 
 /* Prepare a bound UDP socket: asks the kernel for options, except for PROXY, and,
- * when the socket is bound to the any address, for the local address. The socket and the
- * resolver must outlive the receiver. -EAFNOSUPPORT: no IP socket; -EOPNOTSUPP:
- * UDP_GRO is on, and a slot holds one datagram, not an aggregate; -ENOPROTOOPT:
- * SOCKOPT, and the kernel does not answer; -EINVAL: no such backend, or it cannot
- * read the resolver's dialects; -ENOMEM;
- * negative errno of getsockname() or setsockopt(). */
+ * when the socket is bound to the any address, for the local address. The socket
+ * and the resolver must outlive the receiver. -EAFNOSUPPORT: no IP socket;
+ * -EOPNOTSUPP: UDP_GRO is on, and a slot holds one datagram, not an aggregate;
+ * -ENOPROTOOPT: SOCKOPT, and the kernel does not answer; -EINVAL: no such backend,
+ * or it cannot read the resolver's dialects; -ENOMEM; negative errno of
+ * getsockname() or setsockopt(). */
 UOA_API int uoa_receiver_new(struct uoa_receiver **receiver, int fd,
 			     struct uoa_resolver *resolver, uint32_t backend);
 UOA_API void uoa_receiver_free(struct uoa_receiver *receiver);
