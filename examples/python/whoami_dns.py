@@ -5,6 +5,7 @@ python whoami_dns.py --listen 0.0.0.0:53 --trust 10.0.0.0/24
 """
 
 import argparse
+import sys
 
 from dnslib import QTYPE, RR, TXT
 from dnslib.server import DNSLogger
@@ -40,7 +41,8 @@ parser.add_argument("--dialect", help="what the balancer sends: ipo, bd, ppv2 or
 args = parser.parse_args()
 
 host, _, port = args.listen.rpartition(":")
-where = {"address": host.strip("[]"), "port": int(port), "logger": DNSLogger("-request,-reply")}
+logger = DNSLogger("-request,-reply", logf=lambda line: print(line, file=sys.stderr))
+where = {"address": host.strip("[]"), "port": int(port), "logger": logger}
 where["client_resolver"] = resolver = uoa.Resolver(args.trust, args.backend, args.dialect)
 server = uoa.dnslib.DNSServer(WhoAmI(), **where)
 if "ppv2" in resolver.dialects:

@@ -162,6 +162,18 @@ def test_directly(name: str, host: str) -> None:
             assert line == f"client {text_of(peer)} via {text_of(peer)} source=direct"
 
 
+def test_no_request_no_line(name: str) -> None:
+    """What is no request of the protocol is not told on stdout."""
+    at = free_address("127.0.0.1")
+    with running_example(name, at, "--trust", "192.0.2.1") as example, Relay(at, None) as relay:
+        with udp_socket("127.0.0.1") as sock:
+            for _ in range(10):
+                # Whatever is in it, it is a message of syslog, but for this one.
+                sock.sendto(b"" if name == "syslog_collector" else b"junk", at)
+        line, peer = _asked(example, name, relay)
+        assert line == f"client {text_of(peer)} via {text_of(peer)} source=direct"
+
+
 def test_what_cannot_work(name: str) -> None:
     """A backend that cannot read the dialect is refused, before `ready`."""
     command = [
