@@ -9,6 +9,7 @@ import struct
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
+from types import SimpleNamespace
 from typing import Any, Final
 
 import dnslib
@@ -30,6 +31,19 @@ TRUST: Final = "127.0.0.1,::1"
 STRANGER: Final = "127.0.0.2"
 # A CAA record whose tag is no text: dnslib raises a UnicodeDecodeError.
 NOT_TEXT: Final = bytes.fromhex("000100000000000100000000 00 0101 0001 00000000 0003 0001ff")
+
+
+def chain_of_pointers() -> bytes:
+    """Return a query with a name of so many pointers that dnslib raises a RecursionError."""
+    head = bytes.fromhex("000100000001000000000002 016100 0010 0001")
+    # A record of an unknown type holds the chain, each link to the one before; the
+    # next record's name begins at its end.
+    record = bytes.fromhex("00 ff00 0001 00000000")
+    start = len(head) + len(record) + 2
+    at = [12, *range(start, start + 6000, 2)]
+    links = b"".join(struct.pack(">H", 0xC000 | target) for target in at)
+    data = links[:-2]
+    return head + record + struct.pack(">H", len(data)) + data + links[-2:] + bytes(10)
 
 
 def tcp_header(client: Address, local: bool = False) -> bytes:
@@ -299,17 +313,31 @@ class TestUdp:
             assert running.stats()["empty"] == 2
 
     def test_undecodable_queries_are_logged(self) -> None:
-        """What dnslib cannot read, text that is none included, goes to its logger."""
+        """What dnslib cannot read, text that is none and chains included, goes to its logger."""
         with dns_server() as running, socket.socket(type=socket.SOCK_DGRAM) as sock:
             sock.settimeout(20)
             sock.bind(("127.0.0.1", 0))
             sock.connect(running.address)
-            for payload in (b"x", bytes(11), NOT_TEXT):
+            for payload in (b"x", bytes(11), NOT_TEXT, chain_of_pointers()):
                 sock.send(wire.build("ppv2", CLIENT) + payload)
             sock.send(wire.build("ppv2", CLIENT) + dns_question())
             assert dns_answer(sock.recv(4096)) == said(CLIENT, sock, "proxy")
-            running.wait(lambda: len(running.log) == 3)
+            running.wait(lambda: len(running.log) == 4)
             assert all("Invalid Request: [203.0.113.7:5555] (udp)" in line for line in running.log)
+
+    @pytest.mark.parametrize("error", [RecursionError, UnicodeError])
+    def test_errors_of_the_application_stay_its_own(self, error: type[Exception]) -> None:
+        """What a resolver raises is not taken for a query that cannot be read."""
+
+        class Wrong:
+            def resolve(self, request: Any, handler: Any) -> Any:
+                raise error
+
+        handler = uoa.dnslib.DNSHandler.__new__(uoa.dnslib.DNSHandler)
+        quiet = dnslib.server.DNSLogger("-request")
+        handler.server = SimpleNamespace(resolver=Wrong(), logger=quiet)
+        with pytest.raises(error):
+            handler.get_reply(dns_question())
 
     def test_truncated_answers_repeat_the_question(self) -> None:
         """What does not fit is cut to the question, by which balancers know an answer."""

@@ -64,10 +64,21 @@ class DNSHandler(dnslib.server.DNSHandler):  # type: ignore[misc]
         """Return the answer to a query; DNSError if it is none, which is logged."""
         try:
             reply: bytes = super().get_reply(data)
-        except UnicodeError as error:  # Raised by names and tags that are no text.
-            raise dnslib.DNSError(f"not text: {error}") from error
+        except (UnicodeError, RecursionError) as error:
+            if _is_readable(data):
+                raise  # It is the application's.
+            raise dnslib.DNSError(f"not readable: {error}") from error
         is_truncated = reply[2] & _TRUNCATED and reply[_QUESTIONS] == b"\0\0"
         return _with_questions(reply, data) if is_truncated else reply
+
+
+def _is_readable(query: bytes) -> bool:
+    """Return whether a query can be parsed: it may have text that is none, or endless pointers."""
+    try:
+        dnslib.DNSRecord.parse(query)
+    except (dnslib.DNSError, UnicodeError, RecursionError):
+        return False
+    return True
 
 
 def _with_questions(reply: bytes, query: bytes) -> bytes:
