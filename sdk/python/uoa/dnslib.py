@@ -143,22 +143,24 @@ class TCPServer(ThreadingMixIn, socketserver.TCPServer):
             self.address_family = socket.AF_INET6
         super().__init__(server_address, RequestHandlerClass, bind_and_activate)
 
+    def get_request(self) -> tuple[Any, Any]:
+        """Return the connection that is there, as one whose time is limited."""
+        request, address = super().get_request()
+        return _stream.Connection.take(request), address
+
     def finish_request(self, request: Any, client_address: Any) -> None:
         """Find out who asks, and answer; in the thread of the connection."""
-        connection = _stream.Connection.take(request)
         try:
-            connection.allow(_HEADER_SECONDS)
-            client = _stream.read_client(connection, self.client_resolver)
+            request.allow(_HEADER_SECONDS)
+            client = _stream.read_client(request, self.client_resolver)
             if client is None or not self._is_served(client):
                 return
             addr = addr_from(client, self._view, self.address_family == socket.AF_INET6)
-            connection.allow(_QUERY_SECONDS)
+            request.allow(_QUERY_SECONDS)
             with acting_as(addr):
-                super().finish_request(connection, addr)
+                super().finish_request(request, addr)
         except _stream.ConnectionOverError as over:
             _log.debug("connection of %s: %s", client_address, over)
-        finally:
-            self.shutdown_request(connection)
 
     def _is_served(self, client: Client) -> bool:
         """Return whether a client is one to serve; see `missing` of the resolver."""
