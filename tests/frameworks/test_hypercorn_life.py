@@ -312,3 +312,21 @@ def test_a_socket_is_closed_at_the_end(loop: Loop, monkeypatch: pytest.MonkeyPat
         assert resolver.stats()["flows"] == 0
 
     loop.run(main)
+
+
+def test_a_release_without_the_queue_is_refused(
+    loop: Loop, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A hypercorn whose UDP server takes its datagrams elsewhere is refused, not served silence."""
+
+    class Other(asyncio.DatagramProtocol):
+        def __init__(self, *_: object) -> None: ...
+
+    monkeypatch.setattr("hypercorn.asyncio.run.UDPServer", Other)
+
+    async def main() -> None:
+        with pytest.raises(uoa.BackendError, match="no protocol_queue here"):
+            async with serving(tell, H3Config(), resolver=uoa.Resolver([])):
+                pass
+
+    loop.run(main)

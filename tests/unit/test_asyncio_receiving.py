@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import asyncio
 import itertools
+import select
 import socket
 from collections.abc import Callable
 from contextlib import ExitStack
@@ -353,5 +354,72 @@ class TestMissing:
                     await protocol.datagrams(1)
 
             assert protocol.batches == [1]
+
+        loop.run(main)
+
+
+async def readable(transport: asyncio.BaseTransport) -> None:
+    """Wait until a datagram is in the socket, and the loop has been round since."""
+    sock = transport.get_extra_info("socket")
+    await asyncio.to_thread(select.select, [sock], [], [])
+    for _ in range(3):
+        await asyncio.sleep(0)
+
+
+class TestPausing:
+    """pause_reading() and resume_reading(), as stream transports have them."""
+
+    def test_what_comes_meanwhile_waits(self, loop: Loop) -> None:
+        """A paused endpoint leaves datagrams in the socket, and hands them over when resumed."""
+
+        async def main() -> None:
+            protocol = Recorder()
+            async with endpoint(protocol) as (transport, address):
+                with udp_socket("127.0.0.1") as sock:
+                    sock.sendto(b"first", address)
+                    await protocol.datagrams(1)
+                    transport.pause_reading()
+                    assert not transport.is_reading()
+                    sock.sendto(b"second", address)
+                    sock.sendto(b"third", address)
+                    await readable(transport)
+                    assert len(protocol.received) == 1
+                    transport.resume_reading()
+                    assert transport.is_reading()
+                    await protocol.datagrams(3)
+            assert [data for data, _ in protocol.received] == [b"first", b"second", b"third"]
+
+        loop.run(main)
+
+    def test_from_the_first_moment_on(self, loop: Loop) -> None:
+        """A protocol may pause in connection_made(), before anything was read."""
+
+        class Pausing(Recorder):
+            def connection_made(self, transport: Any) -> None:
+                super().connection_made(transport)
+                transport.pause_reading()
+
+        async def main() -> None:
+            protocol = Pausing()
+            async with endpoint(protocol) as (transport, address):
+                with udp_socket("127.0.0.1") as sock:
+                    sock.sendto(b"data", address)
+                    await readable(transport)
+                    assert protocol.received == []
+                    transport.resume_reading()
+                    await protocol.datagrams(1)
+
+        loop.run(main)
+
+    def test_a_closed_endpoint_stays_silent(self, loop: Loop) -> None:
+        """Resuming after close() is no error, and reads nothing."""
+
+        async def main() -> None:
+            protocol = Recorder()
+            async with endpoint(protocol) as (transport, _):
+                transport.pause_reading()
+                transport.close()
+                transport.resume_reading()
+                assert not transport.is_reading()
 
         loop.run(main)

@@ -65,7 +65,8 @@ class _Transport(asyncio.DatagramTransport):
         self._in_batch = False
         self._writing = False  # waits for the socket to take more
         self._paused = False
-        self._reading = False
+        self._reading = True
+        self._started = False
         self._pending: deque[tuple[bytes, Any, Any]] = deque()  # data, put function, address
         self._pending_bytes = 0
         self._limits = (_HIGH_WATER // 4, _HIGH_WATER)
@@ -81,8 +82,9 @@ class _Transport(asyncio.DatagramTransport):
         loop.call_soon(self._start)
 
     def _start(self) -> None:
-        if not self._closing:
-            self.resume_reading()
+        self._started = True
+        if self._reading and not self._closing:
+            self._loop.add_reader(self._fd, self._read_ready)
 
     def is_reading(self) -> bool:
         """Return whether datagrams are being received."""
@@ -90,14 +92,16 @@ class _Transport(asyncio.DatagramTransport):
 
     def pause_reading(self) -> None:
         """Leave datagrams in the socket's buffer; those of the batch at hand still come."""
-        if self._reading:
-            self._reading = False
+        if self._reading and self._started:
             self._loop.remove_reader(self._fd)
+        self._reading = False
 
     def resume_reading(self) -> None:
         """Receive again, after pause_reading()."""
-        if not self._reading and not self._closing:
-            self._reading = True
+        if self._reading or self._closing:
+            return
+        self._reading = True
+        if self._started:
             self._loop.add_reader(self._fd, self._read_ready)
 
     # ---- Receiving -------------------------------------------------------------

@@ -222,6 +222,11 @@ class _Endpoints:
     ) -> tuple[asyncio.DatagramTransport, UDPServer]:
         """Return what hypercorn expects: a transport, and its own protocol."""
         server = factory()
+        if not hasattr(server, "protocol_queue"):
+            raise BackendError(
+                "hypercorn: its UDP server has no protocol_queue here: install a release that "
+                "uoa[hypercorn] allows, or a newer uoa"
+            )
         transport, _ = await create_datagram_endpoint(
             lambda: _Feed(server), sock=sock, resolver=self._resolver, view="client"
         )
