@@ -21,7 +21,7 @@ import uoa.dnslib
 import uoa.socketserver
 from tests.frameworks.servers import dns_answer, dns_question, dns_reply, serving_forever
 from tests.frameworks.world import Running
-from tests.senders import Address
+from tests.senders import Address, udp_socket
 from uoa import wire
 from uoa.cli._hostport import text_of
 
@@ -122,6 +122,14 @@ def said(client: Address, sock: socket.socket, source: str) -> str:
     """Return the line about a client that came through a socket."""
     own = text_of(client)
     return f"client {own} via {text_of(sock.getsockname()[:2])} source={source} current={own}"
+
+
+class _InTurn(uoa.socketserver.UDPServer):
+    """A server that has done with a query when it takes the next."""
+
+    def __init__(self, *arguments: Any, **keywords: Any) -> None:
+        super().__init__(*arguments, **keywords)
+        self.client_resolver = self.resolver
 
 
 class TestTcp:
@@ -368,3 +376,18 @@ class TestUdp:
         server.thread.join()
         with socket.socket(type=socket.SOCK_DGRAM) as sock:
             sock.bind((host, port))
+
+    @pytest.mark.netns
+    def test_nobody_is_at_port_0(self) -> None:
+        """An answer that cannot be sent is lost to who asked, and reported to nobody."""
+        with (
+            dns_server(server=_InTurn) as running,
+            socket.socket(socket.AF_INET, socket.SOCK_RAW, socket.IPPROTO_UDP) as raw,
+            udp_socket("127.0.0.1") as sock,
+        ):
+            query = dns_question()
+            udp = struct.pack(">HHHH", 0, running.address[1], 8 + len(query), 0)
+            raw.sendto(udp + query, ("127.0.0.1", 0))
+            sock.sendto(query, running.address)
+            assert dns_answer(sock.recv(65535)) == said(sock.getsockname(), sock, "none")
+            assert len(running.lines) == 2

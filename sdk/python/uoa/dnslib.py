@@ -60,6 +60,15 @@ _QUESTIONS = slice(4, 6)
 class DNSHandler(dnslib.server.DNSHandler):  # type: ignore[misc]
     """The handler of dnslib, for queries that may be anything, and for balancers in front."""
 
+    request: Any
+
+    def handle(self) -> None:
+        """Answer a query; that an answer cannot be sent is nothing to raise for."""
+        if self.server.socket_type == socket.SOCK_DGRAM:
+            query, sock = self.request
+            self.request = query, _Answering(sock)
+        super().handle()
+
     def get_reply(self, data: bytes) -> bytes:
         """Return the answer to a query; DNSError if it is none, which is logged."""
         try:
@@ -79,6 +88,25 @@ def _is_readable(query: bytes) -> bool:
     except (dnslib.DNSError, UnicodeError, RecursionError):
         return False
     return True
+
+
+class _Answering:
+    """A server's socket, on which an answer that cannot be sent is lost to who asked only.
+
+    Queries name their source themselves: port 0, say, or a host without a route.
+    """
+
+    def __init__(self, sock: Any) -> None:
+        self._sock = sock
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._sock, name)
+
+    def sendto(self, data: bytes, address: Any) -> None:
+        try:
+            self._sock.sendto(data, address)
+        except OSError as error:
+            _log.debug("answer to %s: %s", address, error)
 
 
 def _with_questions(reply: bytes, query: bytes) -> bytes:
