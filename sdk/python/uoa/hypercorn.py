@@ -20,6 +20,7 @@ from __future__ import annotations
 
 import asyncio
 import copy
+import functools
 import logging
 import socket
 from typing import TYPE_CHECKING, Any, Literal
@@ -36,6 +37,7 @@ try:
 except ImportError as error:
     raise not_installed("hypercorn", "hypercorn") from error
 try:
+    from aioquic.h3.connection import ErrorCode
     from aioquic.quic.configuration import QuicConfiguration
 except ImportError as error:
     raise not_installed("aioquic", "hypercorn") from error
@@ -249,7 +251,7 @@ class _Feed(asyncio.DatagramProtocol):
 
     def connection_made(self, transport: Any) -> None:
         """Give hypercorn the transport, and a queue that does not throw anything away."""
-        self._queue = _Queue(transport)
+        self._queue = _Queue(transport, lambda: _contain(self._server.protocol))
         self._server.protocol_queue = self._queue
         self._server.connection_made(transport)
 
@@ -270,9 +272,17 @@ class _Feed(asyncio.DatagramProtocol):
 class _Queue(asyncio.Queue["Event"]):
     """A queue that stops its transport from reading while it is full, and so stays bounded."""
 
-    def __init__(self, transport: Any) -> None:
+    def __init__(self, transport: Any, before_first: Callable[[], None]) -> None:
         super().__init__()
         self._transport = transport
+        self._before_first: Callable[[], None] | None = before_first
+
+    async def get(self) -> Event:
+        """Return the next; hypercorn has made all that it needs when it asks for the first."""
+        if self._before_first is not None:
+            self._before_first()
+            self._before_first = None
+        return await super().get()
 
     def pause_if_full(self) -> None:
         """Read no more for now, after a batch that has filled the queue."""
@@ -284,3 +294,43 @@ class _Queue(asyncio.Queue["Event"]):
         if self.empty():
             self._transport.resume_reading()
         return item
+
+
+# ---- Connections that fail -----------------------------------------------------------
+
+
+def _contain(protocol: Any) -> None:
+    """Let an exception about one connection end that connection, and not the whole service.
+
+    hypercorn serves all connections of a socket in one task group, which ends with the
+    first exception in it; then the socket would be read no more, and nobody told.
+    """
+    handle_events, spawn = protocol._handle_events, protocol.task_group.spawn
+    said = False
+
+    def say(error: Exception) -> None:
+        nonlocal said
+        level, once = (logging.DEBUG, "") if said else (logging.WARNING, " (said once)")
+        said = True
+        _log.log(level, "hypercorn: a connection failed: %r%s", error, once, exc_info=error)
+
+    async def handle_contained(connection: Any, client: Any = None) -> None:
+        for _ in range(2):
+            try:
+                await handle_events(connection, client)
+                return
+            except Exception as error:
+                say(error)
+                # HTTP hears of this connection no more; what is left of its events, and
+                # the timer that ends it, are seen to in the next round.
+                connection.h3 = None
+                connection.quic.close(error_code=ErrorCode.H3_INTERNAL_ERROR)
+
+    async def run_contained(function: Callable[..., Any], *arguments: Any) -> None:
+        try:
+            await function(*arguments)
+        except Exception as error:
+            say(error)
+
+    protocol._handle_events = handle_contained
+    protocol.task_group.spawn = functools.partial(spawn, run_contained)
