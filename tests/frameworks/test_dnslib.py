@@ -31,6 +31,12 @@ TRUST: Final = "127.0.0.1,::1"
 STRANGER: Final = "127.0.0.2"
 # A CAA record whose tag is no text: dnslib raises a UnicodeDecodeError.
 NOT_TEXT: Final = bytes.fromhex("000100000000000100000000 00 0101 0001 00000000 0003 0001ff")
+# A question that is too long for an answer, though not for dnslib to read.
+TOO_LONG: Final = (
+    bytes.fromhex("000101000001000000000000")
+    + (b"\x3c" + b"a" * 60) * 5
+    + bytes.fromhex("00 0010 0001")
+)
 
 
 def chain_of_pointers() -> bytes:
@@ -325,14 +331,14 @@ class TestUdp:
             sock.settimeout(20)
             sock.bind(("127.0.0.1", 0))
             sock.connect(running.address)
-            for payload in (b"x", bytes(11), NOT_TEXT, chain_of_pointers()):
+            for payload in (b"x", bytes(11), NOT_TEXT, TOO_LONG, chain_of_pointers()):
                 sock.send(wire.build("ppv2", CLIENT) + payload)
             sock.send(wire.build("ppv2", CLIENT) + dns_question())
             assert dns_answer(sock.recv(4096)) == said(CLIENT, sock, "proxy")
-            running.wait(lambda: len(running.log) == 4)
+            running.wait(lambda: len(running.log) == 5)
             assert all("Invalid Request: [203.0.113.7:5555] (udp)" in line for line in running.log)
 
-    @pytest.mark.parametrize("error", [RecursionError, UnicodeError])
+    @pytest.mark.parametrize("error", [RecursionError, UnicodeError, dnslib.DNSLabelError])
     def test_errors_of_the_application_stay_its_own(self, error: type[Exception]) -> None:
         """What a resolver raises is not taken for a query that cannot be read."""
 

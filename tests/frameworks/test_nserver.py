@@ -283,6 +283,20 @@ class TestHostile:
                     answer = balancer.recv(1000)
                 assert _text(answer) == _says(ALICE)
 
+    @pytest.mark.parametrize("kind", _APPLICATIONS)
+    @pytest.mark.parametrize("length", [62, 120])
+    def test_names_that_no_answer_can_repeat_do_not_stop_it(self, kind: Any, length: int) -> None:
+        """Queries for names that are too long, or have a label that is: it goes on answering."""
+        name = (bytes([length]) + b"a" * length) * (1 if length > 63 else 5) + b"\0"
+        hostile = bytes.fromhex("000101000001000000000000") + name + bytes.fromhex("0010 0001")
+        with _running(kind) as running, udp_socket("127.0.0.1") as balancer:
+            for _ in range(20):
+                send_claim(balancer, running.address, ALICE, hostile, "ppv2")
+            send_claim(balancer, running.address, ALICE, _query(number=4711), "ppv2")
+            assert _text(balancer.recv(1000)) == _says(ALICE)
+        if kind is uoa.nserver.ThreadsApplication:  # The other one would not have answered.
+            assert running.errors == 0
+
     def test_datagrams_without_a_query_are_no_messages(self) -> None:
         """Empty and header-only ones are consumed, and nothing is logged; the rest is invalid."""
         transport = _transport()

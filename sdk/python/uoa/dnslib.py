@@ -73,7 +73,7 @@ class DNSHandler(dnslib.server.DNSHandler):  # type: ignore[misc]
         """Return the answer to a query; DNSError if it is none, which is logged."""
         try:
             reply: bytes = super().get_reply(data)
-        except (UnicodeError, RecursionError) as error:
+        except (UnicodeError, RecursionError, dnslib.DNSLabelError) as error:
             if _is_readable(data):
                 raise  # It is the application's.
             raise dnslib.DNSError(f"not readable: {error}") from error
@@ -82,10 +82,14 @@ class DNSHandler(dnslib.server.DNSHandler):  # type: ignore[misc]
 
 
 def _is_readable(query: bytes) -> bool:
-    """Return whether a query can be parsed: it may have text that is none, or endless pointers."""
+    """Return whether a query can be parsed, and its questions repeated in an answer.
+
+    It may have text that is none, endless pointers, or names that dnslib reads but
+    does not write, since they are too long.
+    """
     try:
-        dnslib.DNSRecord.parse(query)
-    except (dnslib.DNSError, UnicodeError, RecursionError):
+        dnslib.DNSRecord(questions=dnslib.DNSRecord.parse(query).questions).pack()
+    except (dnslib.DNSError, dnslib.DNSLabelError, UnicodeError, RecursionError):
         return False
     return True
 

@@ -48,8 +48,20 @@ __all__ = ["DirectApplication", "ThreadsApplication", "UDPv4Transport", "UDPv6Tr
 _LARGEST = 65535  # bytes; EDNS queries are longer than nserver's 512
 _LOGGED = 512  # bytes of an undecodable message, which nserver writes to its log
 
+# bytes of a name and of each of its labels, RFC 1035, section 3.1; dnslib's names end in no dot
+_LONGEST_NAME, _LONGEST_LABEL = 253, 63
+
 # What a socket reports of datagrams that were sent before, not of itself.
 _OF_OTHERS = {errno.ECONNREFUSED, errno.EHOSTUNREACH, errno.ENETUNREACH}
+
+
+def _can_be_repeated(query: Any) -> bool:
+    """Return whether an answer can hold the questions: dnslib reads longer names than it writes."""
+    names = [question.qname for question in query.questions]
+    return all(
+        len(name) <= _LONGEST_NAME and all(len(label) <= _LONGEST_LABEL for label in name.label)
+        for name in names
+    )
 
 
 class UDPv4Transport(_transports.UDPv4Transport):
@@ -117,6 +129,8 @@ class UDPv4Transport(_transports.UDPv4Transport):
             raise InvalidMessageError(
                 cause if isinstance(cause, Exception) else wrong, data[:_LOGGED], addr
             ) from wrong
+        if not _can_be_repeated(message.message):
+            raise InvalidMessageError(ValueError("name too long"), data[:_LOGGED], addr)
         message.message.client_address = addr
         return message
 
