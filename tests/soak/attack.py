@@ -12,13 +12,15 @@ arrived, so that nothing is lost but what the stack itself drops and counts.
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
-from tests.soak.traffic import Traffic
+from tests.soak.traffic import Target, Traffic
 from uoa.cli import _netns
 
 TRUSTED = ("10.0.0.5", "2001:db8:a::5")
@@ -26,6 +28,7 @@ UNTRUSTED = ("192.0.2.66", "2001:db8:6::66")
 SERVER = ("10.0.1.9", "2001:db8:b::9")
 _BURST = 128
 _LOST_SECONDS = 10.0
+_END_SECONDS = 60.0
 _PROGRESS_SECONDS = 10.0
 
 
@@ -44,54 +47,58 @@ def stack_drops() -> int:
     return int(values[names.index("InHdrErrors")]) + int(ipv6["Ip6InHdrErrors"])
 
 
-class _Server:
-    """The endpoint's process, and the questions it answers."""
+class Server:
+    """A server's process, and the questions it answers."""
 
-    def __init__(self) -> None:
+    def __init__(self, *arguments: str, stderr: IO[bytes] | None = None) -> None:
+        """`arguments` are a module's name and its own; it says "ready" and its ports."""
         self._process = subprocess.Popen(
-            [sys.executable, "-m", "tests.soak.endpoint", ",".join(TRUSTED)],
+            [sys.executable, "-m", *arguments],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
+            stderr=stderr,
             text=True,
             bufsize=1,
+            # Threads share a heap, so that its size tells more than who allocated when.
+            env={**os.environ, "MALLOC_ARENA_MAX": "1"},
         )
         assert self._process.stdin is not None
         assert self._process.stdout is not None
         self._in, self._out = self._process.stdin, self._process.stdout
-        ready = self._out.readline().split()
-        self.ports = int(ready[1]), int(ready[2])
+        _, *ports = self._out.readline().split()
+        self.ports = tuple(int(port) for port in ports)
 
-    def has_all_of(self, sent: int) -> bool:
+    def has_all_of(self, sent: int, dropped: Callable[[], int] = stack_drops) -> bool:
         """Wait until so many were delivered or dropped; False if some of them are lost."""
         deadline = time.monotonic() + _LOST_SECONDS
-        while self._delivered() + stack_drops() < sent:
+        while self.ask("delivered") + dropped() < sent:
             if time.monotonic() > deadline:
                 return False
         return True
 
-    def _delivered(self) -> int:
-        self._in.write("delivered\n")
-        return int(self._out.readline())
+    def ask(self, question: str) -> Any:
+        """Return the server's answer."""
+        self._in.write(question + "\n")
+        return json.loads(self._out.readline())
 
     def report(self) -> dict[str, Any]:
         """Return what the server has seen by now."""
-        self._in.write("report\n")
-        answer: dict[str, Any] = json.loads(self._out.readline())
+        answer: dict[str, Any] = self.ask("report")
         return answer
 
-    def close(self) -> None:
-        """End it."""
+    def close(self) -> int:
+        """End it; return its exit status."""
         self._in.close()
-        self._process.wait(10)
+        return self._process.wait(_END_SECONDS)
 
 
 def attack(datagrams: int, seed: int) -> dict[str, Any]:
     """Send so many; return the server's last report and the balance."""
     _netns.enter()
     _netns.set_up([*TRUSTED, *UNTRUSTED, *SERVER])
-    server = _Server()
+    server = Server("tests.soak.endpoint", ",".join(TRUSTED))
     sources = [
-        Traffic(seed + number, *hosts, (*SERVER, *server.ports))
+        Traffic(seed + number, *hosts, Target(*SERVER, *server.ports))
         for number, hosts in enumerate((TRUSTED, UNTRUSTED))
     ]
     sent = 0
