@@ -3,7 +3,7 @@
 
 It prints "ready OPTION_PORT PAYLOAD_PORT", a port of 0 where the adapter does not read
 such claims. Then "delivered" on its standard input is answered with the number of
-datagrams so far, "said" with what the honest were told (where the protocol has no
+datagrams so far, "said" with what the honest were told since (where the protocol has no
 answers), "live" with the number of QUIC connections, and any other line with a JSON
 line of all that it has seen.
 """
@@ -24,7 +24,7 @@ from contextlib import ExitStack, asynccontextmanager, contextmanager
 from pathlib import Path
 from typing import Any, Final
 
-import dnslib  # type: ignore[import-untyped]
+import dnslib
 from aioquic.asyncio.protocol import QuicConnectionProtocol
 from aioquic.quic.configuration import QuicConfiguration
 from aioquic.quic.connection import QuicConnection
@@ -375,6 +375,11 @@ def _text(complaint: object) -> str:
     return repr(complaint) + "\n" + "".join(traceback.format_exception(error))
 
 
+def _take_said() -> dict[str, str]:
+    """Return what is new."""
+    return {token: said.pop(token) for token in list(said)}
+
+
 def _live() -> int:
     """Return how many QUIC connections there are."""
     gc.collect()
@@ -407,7 +412,7 @@ def _serve(name: str, trust: str) -> None:
     }
     answers: dict[str, Callable[[], Any]] = {
         "delivered": lambda: sum(r.stats()["datagrams"] for r in resolvers.values()),
-        "said": lambda: said,
+        "said": _take_said,
         "live": _live,
     }
     with ExitStack() as stack:

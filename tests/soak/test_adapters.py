@@ -34,7 +34,7 @@ PAUSED: Final = ("syslog", "syslog-threads", "socketserver")
 _MOST_THREADS: Final = 256
 _OTHER_THREADS: Final = 16  # of two servers, their loops, and the process itself
 _MOST_FILES: Final = 32
-_MOST_GROWN: Final = 2048  # KiB
+_MOST_GROWN: Final = 2048 if SECONDS <= 60 else 8192  # KiB
 # As much as the stacks of its threads differ by, and what they have at hand.
 _MOST_GROWN_THREADED: Final = 8 * 1024
 # What comes and goes with hundreds of connections: that none is left is judged by itself.
