@@ -40,8 +40,8 @@ bench: $(VENV)/.tox ## the figures of docs/performance.md, as JSON in build/benc
 fuzz: $(VENV)/.tox ## 10 million executions each of the fuzzer and of the comparison
 	@UOA_FUZZ_CASES=10000000 UOA_FUZZ_EXAMPLES=20000 $(BIN)/tox run -e fuzz
 
-soak: $(VENV)/.tox ## 30 million hostile datagrams against an endpoint, in about ten minutes
-	@UOA_SOAK_DATAGRAMS=30000000 $(BIN)/tox run -e soak
+soak: $(VENV)/.tox ## hostile traffic, ten minutes against an endpoint and as long against each adapter
+	@UOA_SOAK_DATAGRAMS=30000000 UOA_SOAK_SECONDS=600 $(BIN)/tox run -e soak
 
 clean: ## remove what the targets above have made
 	rm -rf $(VENV) .tox build
