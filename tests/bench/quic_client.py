@@ -3,8 +3,8 @@
 
 Sends 8 requests, a datagram each, then waits for their answers, and so on; over a
 connection for each 512 of them. With CARRIER "option" each datagram names a client in an IP
-option. More at once would be lost by hypercorn without uoa, whose queue holds ten: what is
-sent again comes in fewer datagrams, and the comparison would be of nothing.
+option. So few at once that no queue of a framework is too short for them: what is lost is sent
+again in fewer datagrams, and the two sides would not be doing the same work.
 """
 
 from __future__ import annotations

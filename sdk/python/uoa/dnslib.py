@@ -114,7 +114,7 @@ class _Answering:
 
 
 def _with_questions(reply: bytes, query: bytes) -> bytes:
-    """Return a truncated reply with its questions: dnsdist relays none without them."""
+    """Return a truncated reply with its questions, by which balancers know an answer."""
     record = dnslib.DNSRecord.parse(reply)
     record.add_question(*dnslib.DNSRecord.parse(query).questions)
     packed: bytes = record.pack()

@@ -55,7 +55,7 @@ if TYPE_CHECKING:
 __all__ = ["serve"]
 
 # Datagrams that wait for hypercorn before no more are taken from the socket: as many as the
-# endpoint reads in one wake-up. hypercorn's own queue throws away what comes after the tenth.
+# endpoint reads in one wake-up. The kernel bounds and counts what waits behind them.
 _HIGH_WATER = 256
 
 _log = logging.getLogger("uoa")
@@ -300,10 +300,9 @@ class _Queue(asyncio.Queue["Event"]):
 
 
 def _contain(protocol: Any) -> None:
-    """Let an exception about one connection end that connection, and not the whole service.
+    """Let an exception about one connection end that connection, and leave the others alone.
 
-    hypercorn serves all connections of a socket in one task group, which ends with the
-    first exception in it; then the socket would be read no more, and nobody told.
+    The connections of a socket share a task group, which no exception may reach.
     """
     handle_events, spawn = protocol._handle_events, protocol.task_group.spawn
     said = False

@@ -14,8 +14,8 @@
     uoa.nserver.DirectApplication(server, transport).run()
 
 Rules get no address from nserver: `uoa.current()` has the client while a rule runs.
-Nothing that comes from the network counts as one of the ten errors after which an
-application stops. TCP is not served: nserver's own transport would see the balancer.
+Nothing that comes from the network counts as an error of the application. TCP is not
+served: nserver's own transport would see the balancer.
 """
 
 from __future__ import annotations

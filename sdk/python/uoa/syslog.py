@@ -288,10 +288,7 @@ class ThreadingUDPServer(UDPServer, _servers.ThreadingUDPServer):
 # ---- Parsing -------------------------------------------------------------------------
 
 # syslog2cef reads both RFCs, is maintained, needs nothing else, has no warnings on
-# Python 3.11 to 3.13, and its time is linear in whatever it is sent. Of the others,
-# syslog-rfc5424-parser has rested since 2019 and brings a lark that Python 3.15 cannot
-# import; syslogmp reads RFC 3164 up to 1024 bytes; hat-syslog and aiosyslogd bring a
-# framework each, and expressions that take very long on chosen bytes.
+# Python 3.11 to 3.13, and its time is linear in whatever it is sent.
 _MODES = (("rfc5424", 5424), ("rfc3164", 3164), ("iso_syslog", 3164))
 _HEAD = re.compile(r"<([0-9]{1,3})>(1 )?")
 _HIGHEST_PRIORITY = 191  # facility 23, severity 7
