@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import asyncio
 import socket
+import types
 from typing import Any
 
 import pytest
@@ -265,9 +266,12 @@ class TestBurst:
         count, seen = 2000, list[int]()
 
         class Stuck(asyncio.DatagramProtocol):
-            """A protocol of hypercorn that takes nothing for now."""
+            """A protocol of hypercorn that takes nothing for now, and spawns nothing."""
 
-            protocol_queue: Any
+            protocol_queue: Any = None
+            protocol = types.SimpleNamespace(
+                _handle_events=None, task_group=types.SimpleNamespace(spawn=min)
+            )
 
             def connection_made(self, transport: Any) -> None:
                 self.transport = transport
