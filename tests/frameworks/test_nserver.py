@@ -435,9 +435,10 @@ class TestLife:
         with udp_socket("127.0.0.1") as free:
             port = free.getsockname()[1]
         script = f"""
-import logging, sys
+import logging, signal, sys
 import nserver, uoa, uoa.nserver
 
+signal.signal(signal.SIGINT, signal.default_int_handler)  # ignored, where tests run behind `&`
 logging.basicConfig(level=logging.INFO, stream=sys.stdout)
 server = nserver.NameServer("whoami")
 
