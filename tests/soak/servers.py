@@ -20,7 +20,7 @@ import sys
 import threading
 import traceback
 from collections.abc import AsyncIterator, Callable, Iterator
-from contextlib import ExitStack, asynccontextmanager, contextmanager
+from contextlib import ExitStack, asynccontextmanager, contextmanager, suppress
 from pathlib import Path
 from typing import Any, Final
 
@@ -291,7 +291,9 @@ def _socketserver(resolver: uoa.Resolver, host: str) -> Iterator[Running]:
             if gate.is_slow(data):
                 gate.pass_thread()
             if self.client.peer[1]:
-                sock.sendto(_answer(data, self.client), self.client_address)
+                # The way back may lead where no answer can go: a newer peer at port 0, say.
+                with suppress(OSError):
+                    sock.sendto(_answer(data, self.client), self.client_address)
 
     server = uoa.socketserver.ThreadingUDPServer((host, 0), Handler, resolver=resolver)
     with serving_forever(server, Running(("", 0))) as running:
