@@ -20,7 +20,7 @@ import sys
 import threading
 import traceback
 from collections.abc import AsyncIterator, Callable, Iterator
-from contextlib import ExitStack, asynccontextmanager, contextmanager, suppress
+from contextlib import ExitStack, asynccontextmanager, contextmanager
 from pathlib import Path
 from typing import Any, Final
 
@@ -291,9 +291,7 @@ def _socketserver(resolver: uoa.Resolver, host: str) -> Iterator[Running]:
             if gate.is_slow(data):
                 gate.pass_thread()
             if self.client.peer[1]:
-                # The way back may lead where no answer can go: a newer peer at port 0, say.
-                with suppress(OSError):
-                    sock.sendto(_answer(data, self.client), self.client_address)
+                sock.sendto(_answer(data, self.client), self.client_address)
 
     server = uoa.socketserver.ThreadingUDPServer((host, 0), Handler, resolver=resolver)
     with serving_forever(server, Running(("", 0))) as running:

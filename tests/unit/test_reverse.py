@@ -317,3 +317,16 @@ class TestSpp:
 
         assert resolver.route(direct).header == b""
         assert resolver.route(other).header == b""
+
+
+def test_port_0_is_no_way_back() -> None:
+    """A trusted datagram from port 0 names a client, and takes nobody's replies with it."""
+    resolver = uoa.Resolver(["10.0.0.0/24"], dialects="ppv2")
+    client, local, peer = ("203.0.113.7", 5555), ("10.0.1.9", 53), ("10.0.0.5", 40001)
+    header = uoa.wire.build("ppv2", client)
+    kept, _ = resolver.resolve(peer, header, local=local)
+    moved, _ = resolver.resolve((peer[0], 0), header, local=local)
+
+    assert moved.host == client[0]
+    assert resolver.route(client, local).peer == peer
+    assert resolver.route(kept, local).peer == peer

@@ -118,6 +118,8 @@ void uoa_reverse_learn(struct uoa_reverse *r, const struct uoa_client *client,
 	struct entry *e = find(r, hash, &client->client, client->local.port);
 	struct uoa_way *way;
 
+	if (!client->peer.port)
+		return; /* nothing can be sent there: no way for anybody's replies */
 	if (e)
 		uoa_table_use(&r->table, e, now);
 	else
